@@ -1,0 +1,93 @@
+"""Bytes are made and read by a lane: the one thing that exists twice, for one probe and for thousands.
+
+Here is what the lanes exchange with the rest of the house: the `Block` of probes that leaves, the `Ring`
+of packets that arrived, and the `Lane` itself.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from allhops.core.ledger import Ledger
+    from allhops.core.plan import Plan
+
+Replies = TypeVar("Replies")
+
+ROW_SIZE = 2048
+"""Bytes kept of a packet that arrived. Longer ones are no honest ICMP (RFC 1812 4.3.2.3: 576; RFC 4443 2.4: 1280)."""
+
+
+class Block:
+    """Probes ready to leave, in order.
+
+    `packets` holds whole IP packets of `size` bytes each, one after the other; `destinations` their packed
+    addresses. Whoever sends fills in `sent_ns` (wall clock, just before the packet is handed over) and, for a
+    probe that the kernel refused, `errors` (errno); `handed` counts those tried, from the front. What is behind it
+    stays unsent because the kernel's queue was full.
+    """
+
+    __slots__ = ("destinations", "errors", "handed", "packets", "sent_ns", "size", "slots")
+
+    def __init__(self, slots: Sequence[int], packets: bytearray, size: int, destinations: Sequence[bytes]) -> None:
+        self.slots = slots
+        self.packets = packets
+        self.size = size
+        self.destinations = destinations
+        self.sent_ns = array("q", bytes(8 * len(slots)))
+        self.errors = array("H", bytes(2 * len(slots)))
+        self.handed = 0
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+class Ring:
+    """Packets that arrived, one a row of `ROW_SIZE` bytes, each a whole IP packet from its first header byte.
+
+    `lengths` is 0 for a packet that did not fit its row; `stamps_ns` is the kernel's receive stamp.
+    """
+
+    __slots__ = ("capacity", "count", "lengths", "rows", "stamps_ns")
+
+    def __init__(self, capacity: int = 64) -> None:
+        self.capacity = capacity
+        self.rows = bytearray(capacity * ROW_SIZE)
+        self.lengths = array("I", bytes(4 * capacity))
+        self.stamps_ns = array("q", bytes(8 * capacity))
+        self.count = 0
+
+    def append(self, packet: bytes, stamp_ns: int) -> None:
+        """Copy one packet in; the ring must not be full."""
+        length = len(packet) if len(packet) <= ROW_SIZE else 0
+        start = self.count * ROW_SIZE
+        self.rows[start : start + length] = packet[:length]
+        self.lengths[self.count] = length
+        self.stamps_ns[self.count] = stamp_ns
+        self.count += 1
+
+    def packets(self) -> Iterator[tuple[memoryview, int]]:
+        """(packet, stamp) of every row that arrived whole; the views are valid until the next fill."""
+        view = memoryview(self.rows)
+        for index in range(self.count):
+            start = index * ROW_SIZE
+            yield view[start : start + self.lengths[index]], self.stamps_ns[index]
+
+
+class Lane(Protocol[Replies]):
+    """Numbers to bytes and back. `Replies` is the lane's own shape of what it read."""
+
+    def launch(self, plan: Plan, slots: Sequence[int]) -> Block:
+        """Build the probes of these slots."""
+        ...
+
+    def unpack(self, ring: Ring) -> Replies:
+        """Read what arrived. Never raises for what the network sends: counts and drops it."""
+        ...
+
+    def record(self, plan: Plan, ledger: Ledger, replies: Replies) -> Sequence[int]:
+        """Fill the ledger; the slots that were answered now. The first reply to a probe counts."""
+        ...

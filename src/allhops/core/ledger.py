@@ -1,0 +1,87 @@
+"""What became of every slot: columns, filled as probes leave and replies come.
+
+Columns are stdlib buffers, so that an array library can view them without copying. Two clocks
+stand side by side and are never subtracted from each other: `*_ns` is the wall clock that the
+kernel stamps packets with, `sent_at` the monotonic one that deadlines are counted in. This file
+knows no packet and reads no clock.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+from allhops.model import ProbeState
+
+UNSENT, IN_FLIGHT, ANSWERED, TIMED_OUT, LOCAL_ERROR, CANCELLED = range(6)
+
+STATES: tuple[ProbeState | None, ...] = (
+    None,
+    None,
+    ProbeState.ANSWERED,
+    ProbeState.TIMED_OUT,
+    ProbeState.LOCAL_ERROR,
+    ProbeState.CANCELLED,
+)
+"""Column value to public state; None while a probe has not ended."""
+
+ADDRESS_BYTES = 16
+"""Room for one address of either family in the responder column."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """How many packets of which sort. Fixed size, whatever the network sends."""
+
+    sent: int = 0
+    matched: int = 0
+    duplicate: int = 0
+    late: int = 0
+    forged: int = 0
+    """Named a probe of ours, but cookie, checksum or check bits are wrong, or the responder cannot exist."""
+    foreign: int = 0
+    """Well-formed answers to other people's packets."""
+    malformed: int = 0
+    kernel_drops: int = 0
+    """Packets that the kernel dropped because our receive buffer was full."""
+
+
+class Ledger:
+    """Columns indexed by slot; see the module for the clocks.
+
+    `state`, `kind`, `icmp_type`, `icmp_code`, `reply_ttl`, `quoted_ttl`: one byte each. `mtu`: 16 bits.
+    `error`: errno of a probe that could not be sent. `responder`: `ADDRESS_BYTES` a slot, left-aligned.
+    """
+
+    def __init__(self, slots: int, counters: Counters | None = None) -> None:
+        self.state = bytearray(slots)
+        self.kind = bytearray(slots)
+        self.icmp_type = bytearray(slots)
+        self.icmp_code = bytearray(slots)
+        self.reply_ttl = bytearray(slots)
+        self.quoted_ttl = bytearray(slots)
+        self.mtu = array("H", bytes(2 * slots))
+        self.error = array("H", bytes(2 * slots))
+        self.sent_ns = array("q", bytes(8 * slots))
+        self.received_ns = array("q", bytes(8 * slots))
+        self.sent_at = array("d", bytes(8 * slots))
+        self.responder = bytearray(ADDRESS_BYTES * slots)
+        self.counters = counters if counters is not None else Counters()
+
+    def responder_of(self, slot: int, size: int) -> bytes:
+        """Packed address (`size` bytes) that answered a slot."""
+        start = slot * ADDRESS_BYTES
+        return bytes(self.responder[start : start + size])
+
+    def rtt_ns(self, slot: int) -> int | None:
+        """Kernel receive stamp minus send stamp; None when the wall clock was stepped back in between."""
+        rtt = self.received_ns[slot] - self.sent_ns[slot]
+        return rtt if rtt >= 0 else None
+
+    def __repr__(self) -> str:
+        state = self.state
+        return (
+            f"<Ledger [{len(state) - state.count(UNSENT)} probes: {state.count(ANSWERED)} answered, "
+            f"{state.count(IN_FLIGHT)} in flight, {state.count(TIMED_OUT)} timed out, "
+            f"{state.count(LOCAL_ERROR)} local errors, {state.count(CANCELLED)} cancelled]>"
+        )

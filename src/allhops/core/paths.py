@@ -1,0 +1,59 @@
+"""The ledger is read as a path: columns become hops.
+
+This file decides nothing about when a path is complete (see course.py) and knows no clock.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from allhops.core.ledger import ANSWERED, STATES
+from allhops.model import Address, Hop, Probe, ProbeState, Reply
+from allhops.wire.classify import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from allhops.core.ledger import Ledger
+    from allhops.core.plan import Plan
+
+_ADDRESS_TYPES: dict[int, type[IPv4Address | IPv6Address]] = {4: IPv4Address, 16: IPv6Address}
+
+
+def address_from(packed: bytes) -> Address:
+    """Address of 4 or 16 bytes in network order."""
+    return _ADDRESS_TYPES[len(packed)](packed)
+
+
+def reply_from(plan: Plan, ledger: Ledger, slot: int) -> Reply | None:
+    """The reply that an answered slot holds."""
+    kind = KINDS[ledger.kind[slot]]
+    if kind is None:
+        return None
+    return Reply(
+        address=address_from(ledger.responder_of(slot, plan.layout.family.address_size)),
+        kind=kind,
+        rtt_ns=ledger.rtt_ns(slot),
+        icmp_type=ledger.icmp_type[slot],
+        icmp_code=ledger.icmp_code[slot],
+        reply_ttl=ledger.reply_ttl[slot],
+        quoted_ttl=ledger.quoted_ttl[slot],
+        mtu=ledger.mtu[slot] or None,
+    )
+
+
+def hop_from(plan: Plan, ledger: Ledger, ttl: int, slots: Iterable[int]) -> Hop:
+    """The hop at one TTL, made of these slots; a slot that has not ended counts as cancelled."""
+    return Hop(
+        ttl=ttl,
+        probes=tuple(
+            Probe(
+                attempt=attempt,
+                probe_ttl=plan.ttl_of(slot),
+                state=STATES[ledger.state[slot]] or ProbeState.CANCELLED,
+                reply=reply_from(plan, ledger, slot) if ledger.state[slot] == ANSWERED else None,
+            )
+            for attempt, slot in enumerate(slots, start=1)
+        ),
+    )

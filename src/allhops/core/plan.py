@@ -1,0 +1,117 @@
+"""A trace is a plan of slots: the dense integer index of every probe that may be sent.
+
+    slot = ((destination * flows + flow) * ttls + ttl - first_ttl) * attempts + attempt
+
+A *course* is one flow to one destination: the slots that together show one path. This file
+knows no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from allhops.wire.probes import Flow, Template, build_template
+
+if TYPE_CHECKING:
+    from allhops.options import TraceOptions
+    from allhops.wire.probes import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is fixed before the first probe leaves.
+
+    `destinations` and `source` are packed addresses, 4 or 16 bytes; `source_ports` are the leased ports,
+    one a flow; `key` (16 bits) and `cookie` (4 bytes) are random, new for every session; `size` is that
+    of a whole probe, bytes.
+    """
+
+    layout: Layout
+    options: TraceOptions
+    destinations: tuple[bytes, ...]
+    source: bytes
+    source_ports: tuple[int, ...]
+    key: int
+    cookie: bytes
+    size: int
+    ttls: int = field(init=False)
+    slots_per_course: int = field(init=False)
+    courses: int = field(init=False)
+    _templates: dict[int, Template] = field(init=False, default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        ttls = self.options.max_ttl - self.options.first_ttl + 1
+        object.__setattr__(self, "ttls", ttls)
+        object.__setattr__(self, "slots_per_course", ttls * self.options.attempts)
+        object.__setattr__(self, "courses", len(self.destinations) * len(self.source_ports))
+
+    @property
+    def slots(self) -> int:
+        """How many slots there are in all."""
+        return self.courses * self.slots_per_course
+
+    @cached_property
+    def destination_index(self) -> dict[bytes, int]:
+        """Packed address to position in `destinations`."""
+        return {address: index for index, address in enumerate(self.destinations)}
+
+    @cached_property
+    def flow_index(self) -> dict[int, int]:
+        """Source port to position in `source_ports`."""
+        return {port: index for index, port in enumerate(self.source_ports)}
+
+    def slot(self, course: int, ttl: int, attempt: int) -> int:
+        """Slot of the probe with this TTL and attempt (from 0) on this course."""
+        return (course * self.ttls + ttl - self.options.first_ttl) * self.options.attempts + attempt
+
+    def row(self, course: int, ttl: int) -> range:
+        """Slots of one TTL, in order of attempt."""
+        start = self.slot(course, ttl, 0)
+        return range(start, start + self.options.attempts)
+
+    def course_slots(self, course: int) -> range:
+        """Slots of one course, in order of TTL and attempt."""
+        start = course * self.slots_per_course
+        return range(start, start + self.slots_per_course)
+
+    def course_of(self, slot: int) -> int:
+        """Course that a slot belongs to."""
+        return slot // self.slots_per_course
+
+    def ttl_of(self, slot: int) -> int:
+        """TTL of a slot's probe."""
+        return slot // self.options.attempts % self.ttls + self.options.first_ttl
+
+    def attempt_of(self, slot: int) -> int:
+        """Attempt of a slot's probe, from 0."""
+        return slot % self.options.attempts
+
+    def destination_of(self, course: int) -> bytes:
+        """Packed destination of a course."""
+        return self.destinations[course // len(self.source_ports)]
+
+    def source_port_of(self, course: int) -> int:
+        """Source port of a course."""
+        return self.source_ports[course % len(self.source_ports)]
+
+    def template(self, course: int) -> Template:
+        """The probe of a course that lacks only TTL and mark; built once."""
+        template = self._templates.get(course)
+        if template is None:
+            template = self._templates[course] = build_template(self.layout, self._flow(course))
+        return template
+
+    def _flow(self, course: int) -> Flow:
+        """What every probe of a course has in common."""
+        return Flow(
+            source=self.source,
+            destination=self.destination_of(course),
+            source_port=self.source_port_of(course),
+            destination_port=self.options.destination_port,
+            key=self.key,
+            cookie=self.cookie,
+            size=self.size,
+            tos=self.options.tos,
+        )

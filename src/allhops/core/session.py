@@ -1,0 +1,285 @@
+"""One session: a plan of slots turned into probes, replies and paths. The net drives it by six calls.
+
+    probes_to_send -> (the net sends) -> probes_sent ... replies_received ... next_deadline, next_event, snapshot
+
+This file knows no packet (the lane does) and reads no clock (time is an argument, in seconds
+of a monotonic clock).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from errno import ENOBUFS
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from allhops.core.course import Course
+from allhops.core.ledger import IN_FLIGHT, LOCAL_ERROR, Ledger
+from allhops.core.paths import address_from
+from allhops.core.strategies import STRATEGIES
+from allhops.errors import explain_errno
+from allhops.model import Address, Flow, Hop, StopReason, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from allhops.core.lanes import Block, Lane
+    from allhops.core.ledger import Counters
+    from allhops.core.pacer import Pacer
+    from allhops.core.plan import Plan
+
+Replies = TypeVar("Replies")
+
+BLOCK_PROBES = 16
+"""Probes built and sent between two looks at what has arrived: on a short path the first replies spare the rest."""
+FULL_QUEUE_PAUSE_S = 0.002
+"""How long to let a full kernel queue drain before the same probe is tried again."""
+FULL_QUEUE_TRIES = 10
+"""Times in a row that the queue may be full before its probe counts as a local error."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponderHeard:
+    """An address answered for the first time on its course."""
+
+    course: int
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class HopCertain:
+    """Nothing to come can change this row; rows come in order of TTL."""
+
+    course: int
+    hop: Hop
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEnded:
+    """The last event of a course."""
+
+    course: int
+    trace: Trace
+
+
+Event = ResponderHeard | HopCertain | TraceEnded
+
+
+class _Run:
+    """A course under way: what waits to be sent, and how far it has been told."""
+
+    __slots__ = ("course", "ended", "heard", "next_expiry", "next_ttl", "pending", "waves")
+
+    def __init__(self, course: Course, waves: Iterator[Sequence[int]], first_ttl: int) -> None:
+        self.course = course
+        self.waves = waves
+        self.pending: list[int] = list(next(waves))
+        self.next_ttl = first_ttl
+        self.next_expiry: float | None = None
+        self.heard: set[bytes] = set()
+        self.ended = False
+
+
+class Session(Generic[Replies]):
+    """All courses of one plan.
+
+    `counters` are shared with whoever else counts packets. `names` are the destinations as the caller wrote them;
+    `now` is the monotonic time at the start, `started_at_ns` the wall clock's.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        lane: Lane[Replies],
+        pacer: Pacer,
+        *,
+        counters: Counters,
+        names: Sequence[str],
+        now: float,
+        started_at_ns: int,
+        strategy: str = "parallel",
+    ) -> None:
+        self.plan = plan
+        self.ledger = Ledger(plan.slots, counters)
+        self._lane = lane
+        self._pacer = pacer
+        self._names = names
+        self._started_at = now
+        self._started_at_ns = started_at_ns
+        self._now = now
+        self._blocked_until = now
+        self._full_queue_tries = 0
+        self._events: deque[Event] = deque()
+        waves = STRATEGIES[strategy]
+        self._runs = [
+            _Run(Course(plan, self.ledger, index), waves(plan, index), plan.options.first_ttl)
+            for index in range(plan.courses)
+        ]
+        self._open = self.plan.courses
+
+    @property
+    def ended(self) -> bool:
+        """Whether every course has ended."""
+        return self._open == 0
+
+    # The six calls
+
+    def probes_to_send(self, now: float) -> Block | None:
+        """The next probes, at most `BLOCK_PROBES` and what the pacer grants; None when none may leave now."""
+        self._advance(now)
+        if now < self._blocked_until:
+            return None
+        wanted = self._next_slots()
+        granted = self._pacer.grant(now, len(wanted))
+        if not granted:
+            return None
+        return self._lane.launch(self.plan, wanted[:granted])
+
+    def probes_sent(self, block: Block, now: float) -> None:
+        """Record what the net did with a block; what the kernel had no room for waits for its next turn."""
+        ledger = self.ledger
+        for position in range(block.handed):
+            slot = block.slots[position]
+            ledger.sent_ns[slot] = block.sent_ns[position]
+            ledger.sent_at[slot] = now
+            ledger.error[slot] = block.errors[position]
+            ledger.state[slot] = LOCAL_ERROR if block.errors[position] else IN_FLIGHT
+            self._run_of(slot).course.note_sent(slot)
+        ledger.counters.sent += block.handed
+        self._pacer.give_back(len(block) - block.handed)
+        self._remove_pending(block.slots[: block.handed])
+        if block.handed < len(block):
+            self._queue_was_full(block, now)
+        else:
+            self._full_queue_tries = 0
+        self._advance(now)
+
+    def replies_received(self, replies: Replies, now: float) -> None:
+        """Fill the ledger with replies that the port lease brought here."""
+        for slot in self._lane.record(self.plan, self.ledger, replies):
+            run = self._run_of(slot)
+            run.course.note_answered(slot)
+            self._note_responder(run, slot)
+        self._advance(now)
+
+    def next_deadline(self) -> float | None:
+        """When to call again even if nothing arrives; None when every course has ended."""
+        if self.ended:
+            return None
+        times = [run.next_expiry for run in self._runs if run.next_expiry is not None]
+        if self._next_slots():
+            times.append(max(self._blocked_until, self._pacer.ready_at(self._now)))
+        return min(times, default=self._now)
+
+    def next_event(self) -> Event | None:
+        """The oldest thing that has become certain and was not asked for yet."""
+        return self._events.popleft() if self._events else None
+
+    def snapshot(self) -> Iterator[Trace]:
+        """Every course as it is known now, ended or not."""
+        for run in self._runs:
+            yield self._trace(run, StopReason.INTERRUPTED)
+
+    def interrupt(self, now: float) -> None:
+        """End every open course with what is known."""
+        for run in self._runs:
+            if not run.ended:
+                self._end(run, now, StopReason.INTERRUPTED)
+
+    # How
+
+    def _advance(self, now: float) -> None:
+        """Give up what has waited long enough, tell what became certain, end what is complete."""
+        self._now = now
+        for run in self._runs:
+            if run.ended:
+                continue
+            run.next_expiry = run.course.expire(now)
+            if run.course.unsendable or run.course.is_complete():
+                self._end(run, now, run.course.stop_reason())
+                continue
+            while run.course.row_is_certain(run.next_ttl):
+                self._tell_hop(run)
+
+    def _next_slots(self) -> list[int]:
+        """The next useful slots of all open courses, at most a block of them."""
+        slots: list[int] = []
+        for run in self._runs:
+            if run.ended:
+                continue
+            for slot in run.pending:
+                if len(slots) == BLOCK_PROBES:
+                    return slots
+                if run.course.is_useful(slot):
+                    slots.append(slot)
+        return slots
+
+    def _remove_pending(self, slots: Sequence[int]) -> None:
+        """Take what was sent off its course's list; a list that ran empty is filled with the next wave."""
+        sent = set(slots)
+        for run in {id(run): run for run in map(self._run_of, slots)}.values():
+            run.pending = [slot for slot in run.pending if slot not in sent] or list(next(run.waves, ()))
+
+    def _queue_was_full(self, block: Block, now: float) -> None:
+        """Wait for the kernel's queue; after too many times in a row the probe at its head is a local error."""
+        self._blocked_until = now + FULL_QUEUE_PAUSE_S
+        self._full_queue_tries = 1 if block.handed else self._full_queue_tries + 1
+        if self._full_queue_tries < FULL_QUEUE_TRIES:
+            return
+        self._full_queue_tries = 0
+        slot = block.slots[block.handed]
+        self.ledger.state[slot] = LOCAL_ERROR
+        self.ledger.error[slot] = ENOBUFS
+        self.ledger.counters.sent += 1
+        self._run_of(slot).course.note_sent(slot)
+        self._remove_pending([slot])
+
+    def _run_of(self, slot: int) -> _Run:
+        return self._runs[self.plan.course_of(slot)]
+
+    def _note_responder(self, run: _Run, slot: int) -> None:
+        responder = run.course.responder_of(slot)
+        if responder not in run.heard:
+            run.heard.add(responder)
+            self._events.append(ResponderHeard(run.course.index, address_from(responder)))
+
+    def _tell_hop(self, run: _Run) -> None:
+        self._events.append(HopCertain(run.course.index, run.course.hop(run.next_ttl)))
+        run.next_ttl += 1
+
+    def _end(self, run: _Run, now: float, reason: StopReason) -> None:
+        run.course.cancel()
+        trace = self._trace(run, reason)
+        while run.next_ttl <= self._last_ttl(run, reason):
+            self._tell_hop(run)
+        self._events.append(TraceEnded(run.course.index, trace))
+        run.ended = True
+        run.next_expiry = None
+        self._open -= 1
+
+    def _last_ttl(self, run: _Run, reason: StopReason) -> int:
+        """TTL of the last row to show: silence that nobody waited for to the end is not shown."""
+        if reason is StopReason.LOCAL_ERROR:
+            return self.plan.options.first_ttl - 1
+        if reason is StopReason.INTERRUPTED:
+            return run.course.end_ttl or run.course.highest_heard
+        return run.course.last_ttl()
+
+    def _trace(self, run: _Run, reason: StopReason) -> Trace:
+        plan, course = self.plan, run.course
+        destination = course.index // len(plan.source_ports)
+        return Trace(
+            destination=self._names[destination],
+            address=address_from(plan.destinations[destination]),
+            source=address_from(plan.source),
+            protocol=plan.options.protocol,
+            flow=Flow(source_port=plan.source_port_of(course.index), destination_port=plan.options.destination_port),
+            started_at_ns=self._started_at_ns,
+            duration_ns=round((self._now - self._started_at) * 1e9),
+            stop_reason=reason,
+            hops=tuple(course.hop(ttl) for ttl in range(plan.options.first_ttl, self._last_ttl(run, reason) + 1)),
+            error=explain_errno(course.last_error) if reason is StopReason.LOCAL_ERROR else None,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Session [{self._open} of {self.plan.courses} courses open | {self.ledger!r}]>"

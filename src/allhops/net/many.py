@@ -1,0 +1,111 @@
+"""Many traces in one call: awaitable for a list in input order, async-iterable as they finish.
+
+Destinations are taken from their iterable lazily, as places become free, so that a slow consumer slows the
+probing down and memory holds a window of them, never the whole list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from allhops.errors import CapacityError, ResolveError, SendError, UsageError
+from allhops.model import StopReason, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+    from contextlib import AbstractAsyncContextManager
+
+    from allhops.model import Address
+    from allhops.net.prober import Prober
+    from allhops.options import TraceOptions
+
+WINDOW = 100
+"""Destinations under way at once."""
+
+
+class TraceMany:
+    """Await it for a list in input order, or iterate it for traces as they finish; once."""
+
+    def __init__(
+        self,
+        open_prober: Callable[[], AbstractAsyncContextManager[Prober]],
+        destinations: Iterable[str | Address] | AsyncIterable[str | Address],
+        options: TraceOptions,
+    ) -> None:
+        self._open_prober = open_prober
+        self._destinations = destinations
+        self._options = options
+
+    def __await__(self) -> Generator[object, None, list[Trace]]:
+        return self._in_order().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[Trace]:
+        async for _, trace in self._numbered():
+            yield trace
+
+    async def _in_order(self) -> list[Trace]:
+        numbered = [pair async for pair in self._numbered()]
+        return [trace for _, trace in sorted(numbered, key=lambda pair: pair[0])]
+
+    async def _numbered(self) -> AsyncIterator[tuple[int, Trace]]:
+        """(position in the input, trace) as they finish; every task has ended when this has."""
+        tasks: set[asyncio.Task[tuple[int, Trace]]] = set()
+        source = _numbered(self._destinations)
+        exhausted = False
+        async with self._open_prober() as prober:
+            try:
+                while tasks or not exhausted:
+                    while not exhausted and len(tasks) < WINDOW:
+                        try:
+                            position, destination = await anext(source)
+                        except StopAsyncIteration:
+                            exhausted = True
+                        else:
+                            tasks.add(asyncio.ensure_future(self._trace(prober, position, destination)))
+                    if tasks:
+                        done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                        for task in done:
+                            yield task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _trace(self, prober: Prober, position: int, destination: str | Address) -> tuple[int, Trace]:
+        started_at_ns = time.time_ns()
+        try:
+            return position, await prober.trace_with(destination, self._options)
+        except (UsageError, ResolveError, SendError, CapacityError) as error:
+            return position, _untraced(destination, self._options, started_at_ns, str(error))
+
+
+async def _numbered(
+    destinations: Iterable[str | Address] | AsyncIterable[str | Address],
+) -> AsyncIterator[tuple[int, str | Address]]:
+    position = 0
+    if hasattr(destinations, "__aiter__"):
+        async for destination in destinations:
+            yield position, destination
+            position += 1
+    else:
+        for destination in destinations:
+            yield position, destination
+            position += 1
+
+
+def _untraced(destination: str | Address, options: TraceOptions, started_at_ns: int, error: str) -> Trace:
+    """The result for a destination to which no probe could leave."""
+    return Trace(
+        destination=str(destination),
+        address=None,
+        source=None,
+        protocol=options.protocol,
+        flow=None,
+        started_at_ns=started_at_ns,
+        duration_ns=0,
+        stop_reason=StopReason.LOCAL_ERROR,
+        hops=(),
+        error=error,
+    )

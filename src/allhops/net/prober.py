@@ -1,0 +1,176 @@
+"""The prober: one event loop owns the sockets, many traces share them.
+
+It hands blocks to the wire and packets to sessions, keeps one timer a trace, and knows no stopping rule. It
+never chooses the event loop: it works on whichever runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Self, Unpack
+
+from allhops.core.lanes import Ring
+from allhops.core.lanes.scalar import ReplyRow, ScalarLane
+from allhops.core.ledger import Counters
+from allhops.core.pacer import Pacer
+from allhops.errors import UsageError
+from allhops.net.many import TraceMany
+from allhops.net.raw import RawTransport
+from allhops.net.resolve import resolve
+from allhops.net.tracing import Tracing
+from allhops.options import TraceOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+
+    from allhops.model import Address, Trace
+    from allhops.net.transport import Transport
+    from allhops.options import TraceKeywords
+
+_RINGS_PER_WAKE = 16
+"""Rings read before the loop gets its turn: a flood of other people's ICMP must not starve the caller's program."""
+
+_FlowKey = tuple[int, int, int]
+"""(IP version, protocol number, source port): what a port lease owns."""
+
+
+class Prober:
+    """Traces that share sockets and one pacer; an async context manager.
+
+        async with allhops.Prober(rate_pps=1_000) as prober:
+            trace = await prober.trace("example.org")
+
+    `rate_pps` None sends as fast as the machine does. `transport` is how to reach the network: None opens raw
+    sockets. A prober belongs to the event loop and the process that opened it: elsewhere it raises RuntimeError.
+    """
+
+    def __init__(self, *, rate_pps: float | None = None, transport: Transport | None = None) -> None:
+        if rate_pps is not None and not 0 < rate_pps < float("inf"):
+            raise UsageError(f"rate_pps must be more than 0, or None for no limit, not {rate_pps!r}")
+        self.counters = Counters()
+        self.pacer = Pacer(rate_pps)
+        self.transport: Transport = transport if transport is not None else RawTransport()
+        self.lane = ScalarLane(self.counters)
+        self._ring = Ring()
+        self._flows: dict[_FlowKey, Tracing] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self.transport.open(self._on_readable, self.counters)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End open traces as interrupted and close every socket."""
+        for tracing in tuple(self._flows.values()):
+            tracing.interrupt()
+        self.transport.close()
+        self._loop = None
+
+    async def start(
+        self,
+        destination: str | Address,
+        options: TraceOptions,
+        *,
+        on_responder: Callable[[Address], None] | None = None,
+        lookup: Callable[[str, int | None], Awaitable[Address | None]] | None = None,
+    ) -> Tracing:
+        """Resolve a destination and launch its first probes.
+
+        `on_responder` is called once for each address as soon as it is heard. `lookup` replaces the system's resolver.
+        Raises: UsageError, ResolveError, SendError, CapacityError.
+        """
+        self._check_owner()
+        address = await resolve(destination, options.ip_version, lookup)
+        tracing = Tracing(self, str(destination), address, options, on_responder)
+        self._flows[tracing.flow_key] = tracing
+        tracing.wake()
+        return tracing
+
+    async def trace(self, destination: str | Address, **options: Unpack[TraceKeywords]) -> Trace:
+        """Trace one destination.
+
+        Keywords are the fields of `TraceOptions`. Raises: UsageError, ResolveError, SendError, CapacityError; the
+        network's silence is a result, never an exception.
+        """
+        return await self.trace_with(destination, TraceOptions(**options))
+
+    async def trace_with(self, destination: str | Address, options: TraceOptions) -> Trace:
+        """`trace` with its keywords already checked."""
+        tracing = await self.start(destination, options)
+        try:
+            return await tracing.result()
+        finally:
+            tracing.interrupt()
+
+    def trace_many(
+        self,
+        destinations: Iterable[str | Address] | AsyncIterable[str | Address],
+        **options: Unpack[TraceKeywords],
+    ) -> TraceMany:
+        """Trace many destinations: awaitable for a list in input order, async-iterable as they finish.
+
+        A destination that cannot be traced yields a `Trace` with stop reason `local_error`; it stops no other.
+        """
+        return TraceMany(lambda: nullcontext(self), destinations, TraceOptions(**options))
+
+    # What a trace under way needs
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that opened this prober."""
+        assert self._loop is not None
+        return self._loop
+
+    def now(self) -> float:
+        """The monotonic clock that deadlines are counted in: the loop's own."""
+        return self.loop.time()
+
+    def look(self) -> None:
+        """Read what has arrived already, in the middle of a burst, so that the first replies can spare the rest.
+
+        Not before the parser is there: importing it now would hold the burst back for longer than a short path saves.
+        """
+        if self.lane.is_warm:
+            self._on_readable()
+
+    def forget(self, tracing: Tracing) -> None:
+        """A trace ended: its flow is nobody's now."""
+        self._flows.pop(tracing.flow_key, None)
+
+    def _check_owner(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError("this prober was opened before a fork: open one in each process")
+        if self._loop is None:
+            raise RuntimeError("this prober is not open: use it as `async with allhops.Prober() as prober`")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this prober belongs to another event loop: open one in each loop")
+
+    def _on_readable(self) -> None:
+        """Read what waits, give each reply to the trace that holds its flow, and let those traces go on."""
+        for _ in range(_RINGS_PER_WAKE):
+            more = self.transport.receive(self._ring)
+            if self._ring.count:
+                self._dispatch(self.lane.unpack(self._ring))
+            if not more:
+                return
+
+    def _dispatch(self, rows: list[ReplyRow]) -> None:
+        shares: dict[_FlowKey, list[ReplyRow]] = {}
+        for row in rows:
+            shares.setdefault((row.error.family.version, row.error.protocol, row.flow), []).append(row)
+        for key, share in shares.items():
+            tracing = self._flows.get(key)
+            if tracing is None:
+                self.counters.foreign += len(share)
+            else:
+                tracing.replies_received(share)
+
+    def __repr__(self) -> str:
+        return f"<Prober [{len(self._flows)} traces | {self.counters}]>"

@@ -1,0 +1,282 @@
+"""Raw sockets: whole IP packets out, ICMP in. Needs CAP_NET_RAW.
+
+Sending is on IPPROTO_RAW sockets, where we write the IP header ourselves. They ask for `IP_RECVERR` although nothing
+reads their error queue: without it Linux reports success for packets that its own queue drops, and local loss would be
+printed as silence (measured: 2,000 of 2,000 sends "succeed" into a full tbf; with it, 1,999 say ENOBUFS). An
+IPPROTO_RAW socket is never handed errors about UDP, so none of them is lost on a send either.
+
+Receiving is on one ICMP socket a family, with kernel receive stamps. IPv6 raw sockets leave the IP header
+out; it is put back from the control messages, so that beyond this file every packet is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+from allhops.core.lanes import ROW_SIZE
+from allhops.errors import CapacityError, PrivilegeError
+from allhops.net.source import bind_to_interface, hold_port, socket_address
+from allhops.wire.family import FAMILIES, IPV4, IPV6, Family, HeaderFields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from allhops.core.lanes import Block, Ring
+    from allhops.core.ledger import Counters
+    from allhops.model import Address
+    from allhops.options import TraceOptions
+
+RECEIVE_BUFFER = 4 << 20
+"""Bytes. The default holds some 255 ICMP errors; a kernel books about 832 bytes for each."""
+
+# Linux numbers that the socket module does not name in every version.
+_SO_TIMESTAMPNS = 35
+_SO_RXQ_OVFL = 40
+_SO_RCVBUFFORCE = 33
+_SOL_RAW = 255
+_ICMP_FILTER = 1
+_ICMP6_FILTER = 1
+_IP_RECVERR = 11
+_IPV6_RECVERR = 25
+_TIMESPEC = struct.Struct("@qq")
+_COUNT = struct.Struct("@I")
+_ANCILLARY_SPACE = 256
+_QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
+
+
+class RawTransport:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._receivers: list[_Receiver] = []
+        self._senders: dict[tuple[int, str | None], socket.socket] = {}
+        self._leases: set[RawLease] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
+        """Open an ICMP socket a family; a machine without IPv6 gets along with one."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            for family in FAMILIES.values():
+                try:
+                    self._receivers.append(_Receiver(family, counters))
+                except OSError as error:
+                    if error.errno != errno.EAFNOSUPPORT:
+                        raise
+        except PermissionError as error:
+            self.close()
+            raise PrivilegeError(
+                "raw sockets are not allowed: run it with sudo, or give the process CAP_NET_RAW"
+            ) from error
+        for receiver in self._receivers:
+            self._loop.add_reader(receiver.sock.fileno(), on_readable)
+
+    def lease(self, destination: Address, options: TraceOptions) -> RawLease:
+        """Hold a port and find the socket that sends for it."""
+        port = hold_port(
+            destination,
+            destination_port=options.destination_port,
+            source=options.source,
+            source_port=options.source_port,
+            interface=options.interface,
+        )
+        try:
+            sender = self._sender(destination.version, options.interface)
+        except BaseException:
+            port.close()
+            raise
+        lease = RawLease(port, sender, destination, self._leases.discard)
+        self._leases.add(lease)
+        return lease
+
+    def receive(self, ring: Ring) -> bool:
+        """Fill the ring from every socket in turn."""
+        ring.count = 0
+        for receiver in self._receivers:
+            receiver.drain(ring)
+        return ring.count == ring.capacity
+
+    def close(self) -> None:
+        """Readers first: a loop that still knows a closed descriptor would watch its next owner."""
+        for receiver in self._receivers:
+            if self._loop is not None:
+                self._loop.remove_reader(receiver.sock.fileno())
+            receiver.sock.close()
+        self._receivers.clear()
+        for sender in self._senders.values():
+            sender.close()
+        self._senders.clear()
+        for lease in tuple(self._leases):
+            lease.close()
+
+    def _sender(self, version: int, interface: str | None) -> socket.socket:
+        sender = self._senders.get((version, interface))
+        if sender is None:
+            sender = self._senders[version, interface] = _open_sender(version, interface)
+        return sender
+
+
+class RawLease:
+    """A held port, and the raw socket that sends in its name."""
+
+    def __init__(
+        self,
+        port: socket.socket,
+        sender: socket.socket,
+        destination: Address,
+        on_close: Callable[[RawLease], None],
+    ) -> None:
+        name = port.getsockname()
+        self.source = socket.inet_pton(port.family, name[0].partition("%")[0])
+        self.source_port: int = name[1]
+        self._port = port
+        self._sender = sender
+        self._where = socket_address(destination)
+        self._on_close = on_close
+
+    def send(self, block: Block) -> None:
+        """One `sendto` a probe, stamped just before it."""
+        view = memoryview(block.packets)
+        sendto, where, size = self._sender.sendto, self._where, block.size
+        for position in range(len(block)):
+            block.sent_ns[position] = time.time_ns()
+            try:
+                sendto(view[position * size : (position + 1) * size], where)
+            except OSError as error:
+                if error.errno in _QUEUE_IS_FULL:
+                    return
+                block.errors[position] = error.errno or errno.EIO
+            block.handed += 1
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._port.close()
+        self._on_close(self)
+
+
+class _Receiver:
+    """One ICMP socket, and how its packets become whole rows."""
+
+    def __init__(self, family: Family, counters: Counters) -> None:
+        self._family = family
+        self._counters = counters
+        self._drops_seen = 0
+        self.sock = _open_receiver(family)
+        self._read_row = self._read_ipv4 if family is IPV4 else self._read_ipv6
+
+    def drain(self, ring: Ring) -> None:
+        """Read until the socket is empty or the ring is full."""
+        view = memoryview(ring.rows)
+        while ring.count < ring.capacity:
+            row = view[ring.count * ROW_SIZE : (ring.count + 1) * ROW_SIZE]
+            try:
+                length, stamp_ns = self._read_row(row)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                # ENETDOWN and the like: the socket works again when the network does.
+                return
+            ring.lengths[ring.count] = length
+            ring.stamps_ns[ring.count] = stamp_ns
+            ring.count += 1
+
+    def _read_ipv4(self, row: memoryview) -> tuple[int, int]:
+        length, ancillary, flags, _ = self.sock.recvmsg_into([row], _ANCILLARY_SPACE)
+        return (0 if flags & socket.MSG_TRUNC else length), self._controls(ancillary)[0]
+
+    def _read_ipv6(self, row: memoryview) -> tuple[int, int]:
+        header = IPV6.header_size
+        length, ancillary, flags, where = self.sock.recvmsg_into([row[header:]], _ANCILLARY_SPACE)
+        stamp_ns, hop_limit, destination = self._controls(ancillary)
+        fields = HeaderFields(
+            source=socket.inet_pton(socket.AF_INET6, where[0].partition("%")[0]),
+            destination=destination,
+            protocol=IPV6.icmp_protocol,
+            size=header + length,
+        )
+        row[:header] = IPV6.header(fields)
+        row[IPV6.ttl_offset] = hop_limit
+        return (0 if flags & socket.MSG_TRUNC else header + length), stamp_ns
+
+    def _controls(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int, bytes]:
+        """(receive stamp, hop limit, destination) from control messages; drops are counted on the way."""
+        stamp_ns, hop_limit, destination = 0, 0, bytes(IPV6.address_size)
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+                seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+                stamp_ns = seconds * 1_000_000_000 + nanoseconds
+            elif (level, kind) == (socket.SOL_SOCKET, _SO_RXQ_OVFL):
+                (drops,) = _COUNT.unpack_from(data)
+                self._counters.kernel_drops += drops - self._drops_seen
+                self._drops_seen = drops
+            elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
+                hop_limit = data[0]
+            elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+                destination = data[: IPV6.address_size]
+        return stamp_ns or time.time_ns(), hop_limit, destination
+
+
+def _open_receiver(family: Family) -> socket.socket:
+    """A non-blocking raw ICMP socket that lets only answers through, with stamps and a drop counter."""
+    domain = socket.AF_INET if family is IPV4 else socket.AF_INET6
+    sock = socket.socket(domain, socket.SOCK_RAW, family.icmp_protocol)
+    sock.setblocking(False)
+    _grow_buffer(sock)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+    answers = (
+        family.echo_reply,
+        family.time_exceeded,
+        family.unreachable,
+        family.too_big[0],
+        family.parameter_problem,
+    )
+    if family is IPV4:
+        blocked = ~sum({1 << kind for kind in answers}) & 0xFFFFFFFF
+        sock.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("@I", blocked))
+    else:
+        blocked = ~sum({1 << kind for kind in answers}) & (1 << 256) - 1
+        sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _words_of(blocked))
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    return sock
+
+
+def _words_of(bits: int) -> bytes:
+    """Eight native 32-bit words, lowest ICMP types first: struct icmp6_filter."""
+    return struct.pack("@8I", *(bits >> shift & 0xFFFFFFFF for shift in range(0, 256, 32)))
+
+
+def _grow_buffer(sock: socket.socket) -> None:
+    """Beyond net.core.rmem_max if we may, up to it if not."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+
+
+def _open_sender(version: int, interface: str | None) -> socket.socket:
+    """A non-blocking socket that takes whole IP packets and owns up to local drops."""
+    domain = socket.AF_INET if version == IPV4.version else socket.AF_INET6
+    try:
+        sock = socket.socket(domain, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    except PermissionError as error:
+        raise PrivilegeError("raw sockets are not allowed any more") from error
+    except OSError as error:
+        raise CapacityError(f"no raw socket: {error.strerror}") from error
+    sock.setblocking(False)
+    recverr: tuple[Any, int] = (socket.IPPROTO_IP, _IP_RECVERR)
+    if version == IPV6.version:
+        recverr = (socket.IPPROTO_IPV6, _IPV6_RECVERR)
+    try:
+        sock.setsockopt(*recverr, 1)
+        bind_to_interface(sock, interface)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

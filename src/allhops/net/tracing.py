@@ -1,0 +1,171 @@
+"""One trace under way: a session, its port lease, its timer, and whoever waits for its rows.
+
+This file knows no stopping rule and no packet: it asks the session what to do next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from allhops.core.plan import Plan
+from allhops.core.session import HopCertain, ResponderHeard, Session
+from allhops.errors import UsageError
+from allhops.wire.probes import COOKIE_SIZE, LAYOUTS, Layout
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from allhops.core.lanes.scalar import ReplyRow
+    from allhops.model import Address, Hop, Trace
+    from allhops.net.prober import Prober
+    from allhops.options import TraceOptions
+
+
+class Tracing:
+    """A running trace: iterate it for rows as they become certain, await `result` for the whole.
+
+    `size` is that of a whole probe, bytes.
+    """
+
+    def __init__(
+        self,
+        prober: Prober,
+        destination: str,
+        address: Address,
+        options: TraceOptions,
+        on_responder: Callable[[Address], None] | None,
+    ) -> None:
+        layout = LAYOUTS[options.protocol, address.version]
+        self.destination = destination
+        self.address = address
+        self.options = options
+        self.size = _size_of_probe(layout, options)
+        self._prober = prober
+        self._on_responder = on_responder
+        self._lease = prober.transport.lease(address, options)
+        self._session = self._new_session(layout)
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending = False
+        self._hops: deque[Hop] = deque()
+        self._news = asyncio.Event()
+        self._trace: Trace | None = None
+
+    @property
+    def flow_key(self) -> tuple[int, int, int]:
+        """(IP version, protocol number, source port): what the port lease owns."""
+        layout = self._session.plan.layout
+        return layout.family.version, layout.protocol, self._lease.source_port
+
+    async def __aiter__(self) -> AsyncIterator[Hop]:
+        """Each hop as it becomes certain, in order of TTL, until the trace ends."""
+        while True:
+            while self._hops:
+                yield self._hops.popleft()
+            if self._trace is not None:
+                return
+            self._news.clear()
+            await self._news.wait()
+
+    async def result(self) -> Trace:
+        """The whole trace, once it has ended."""
+        while self._trace is None:
+            self._news.clear()
+            await self._news.wait()
+        return self._trace
+
+    def interrupt(self) -> None:
+        """End the trace with what is known; nothing happens if it has ended."""
+        if self._trace is None:
+            self._session.interrupt(self._prober.now())
+            self._tell()
+
+    def wake(self) -> None:
+        """Send what may leave now, tell what became certain, and set the timer for the next time."""
+        if self._trace is not None or self._sending:
+            return
+        self._sending = True
+        try:
+            while (block := self._session.probes_to_send(self._prober.now())) is not None:
+                self._lease.send(block)
+                self._session.probes_sent(block, self._prober.now())
+                self._prober.look()
+        finally:
+            self._sending = False
+        self._tell()
+        if self._trace is None:
+            self._set_timer()
+
+    def replies_received(self, rows: Sequence[ReplyRow]) -> None:
+        """Replies that this trace's port lease brought here."""
+        if self._trace is None:
+            self._session.replies_received(rows, self._prober.now())
+            self.wake()
+
+    def _new_session(self, layout: Layout) -> Session[Sequence[ReplyRow]]:
+        plan = Plan(
+            layout=layout,
+            options=self.options,
+            destinations=(self.address.packed,),
+            source=self._lease.source,
+            source_ports=(self._lease.source_port,),
+            key=secrets.randbits(16),
+            cookie=secrets.token_bytes(COOKIE_SIZE),
+            size=self.size,
+        )
+        return Session(
+            plan,
+            self._prober.lane,
+            self._prober.pacer,
+            counters=self._prober.counters,
+            names=(self.destination,),
+            now=self._prober.now(),
+            started_at_ns=time.time_ns(),
+        )
+
+    def _tell(self) -> None:
+        """Pass the session's events on; the last one gives everything back."""
+        while (event := self._session.next_event()) is not None:
+            if isinstance(event, ResponderHeard):
+                if self._on_responder is not None:
+                    self._on_responder(event.address)
+            elif isinstance(event, HopCertain):
+                self._hops.append(event.hop)
+                self._news.set()
+            else:
+                self._trace = event.trace
+                self._news.set()
+                self._close()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline = self._session.next_deadline()
+        if deadline is not None:
+            self._timer = self._prober.loop.call_at(deadline, self.wake)
+
+    def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._prober.forget(self)
+        self._lease.close()
+
+    def __repr__(self) -> str:
+        return f"<Tracing {self.destination} {self._session!r}>"
+
+
+def _size_of_probe(layout: Layout, options: TraceOptions) -> int:
+    """Bytes of a whole probe.
+
+    Raises: UsageError when there is no room for what names the probe.
+    """
+    size = options.size or layout.family.default_size
+    if size < layout.smallest_size:
+        raise UsageError(
+            f"size must be at least {layout.smallest_size} for {options.protocol} over IPv{layout.family.version}, "
+            f"not {size}: the probe's name has to fit"
+        )
+    return size

@@ -1,0 +1,66 @@
+"""The seam between the prober and a way to the wire.
+
+A transport gives out leases (a flow's source address and port, held so that nobody else on this machine
+uses it, and the means to send from it) and hands over what arrives as whole IP packets in a ring. Real
+back ends and the simulated internet stand side by side behind it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from allhops.core.lanes import Block, Ring
+    from allhops.core.ledger import Counters
+    from allhops.model import Address
+    from allhops.options import TraceOptions
+
+
+class Lease(Protocol):
+    """A source address and port that are ours until `close`."""
+
+    @property
+    def source(self) -> bytes:
+        """Packed source address, 4 or 16 bytes."""
+        ...
+
+    @property
+    def source_port(self) -> int:
+        """Source port of the flow."""
+        ...
+
+    def send(self, block: Block) -> None:
+        """Hand a block's packets to the kernel until its queue is full; fills in the block's columns. Never raises."""
+        ...
+
+    def close(self) -> None:
+        """Give the port back."""
+        ...
+
+
+class Transport(Protocol):
+    """One way to the wire. Opened once, inside a running event loop."""
+
+    def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
+        """Open what receives; `on_readable` is called on the loop when packets wait.
+
+        Raises: PrivilegeError.
+        """
+        ...
+
+    def lease(self, destination: Address, options: TraceOptions) -> Lease:
+        """Choose source address and port for probes to a destination.
+
+        Raises: UsageError, SendError, CapacityError.
+        """
+        ...
+
+    def receive(self, ring: Ring) -> bool:
+        """Fill the ring with what waits; whether more may be waiting."""
+        ...
+
+    def close(self) -> None:
+        """Close every socket and stop listening. Leases that are still out are closed as well."""
+        ...

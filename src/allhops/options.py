@@ -1,0 +1,89 @@
+"""What a caller may choose about a trace, checked once, here.
+
+The bounds stand beside the fields, so that the library and the command refuse the same
+values with the same sentence. This file knows no network.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypedDict
+
+from allhops.errors import UsageError
+from allhops.model import Protocol
+
+MAX_ATTEMPTS = 10
+"""As traceroute(8): more says nothing new about a path and wears out the routers."""
+MAX_TTL = 255
+MAX_PORT = 65_535
+MAX_SIZE = 65_000
+"""Bytes; as traceroute(8)."""
+MAX_WAIT_S = 60.0
+
+
+class TraceKeywords(TypedDict, total=False):
+    """The fields of `TraceOptions` as keywords, so that type checkers know them."""
+
+    protocol: Protocol
+    ip_version: int | None
+    first_ttl: int
+    max_ttl: int
+    attempts: int
+    timeout: float
+    gap_limit: int
+    destination_port: int
+    source_port: int | None
+    source: str | None
+    interface: str | None
+    size: int | None
+    tos: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceOptions:
+    """How to probe one destination.
+
+    `timeout` is the longest wait for any one probe, seconds: most waits end earlier, when what the
+    rest of the path did shows that nothing more will come. `size` is that of the whole packet, bytes;
+    None is traceroute's (60 for IPv4, 80 for IPv6). `source_port` None is a random one. `ip_version`
+    is 4, 6 or None for the resolver's order.
+    """
+
+    protocol: Protocol = Protocol.UDP
+    ip_version: int | None = None
+    first_ttl: int = 1
+    max_ttl: int = 30
+    attempts: int = 3
+    timeout: float = 2.0
+    gap_limit: int = 5
+    destination_port: int = 33_434
+    source_port: int | None = None
+    source: str | None = None
+    interface: str | None = None
+    size: int | None = None
+    tos: int = 0
+
+    def __post_init__(self) -> None:
+        _in_range("max_ttl", self.max_ttl, 1, MAX_TTL)
+        _in_range("first_ttl", self.first_ttl, 1, MAX_TTL)
+        if self.first_ttl > self.max_ttl:
+            raise UsageError(f"first_ttl ({self.first_ttl}) is larger than max_ttl ({self.max_ttl}): lower one of them")
+        _in_range("attempts", self.attempts, 1, MAX_ATTEMPTS)
+        _in_range("gap_limit", self.gap_limit, 1, MAX_TTL)
+        _in_range("destination_port", self.destination_port, 1, MAX_PORT)
+        if self.source_port is not None:
+            _in_range("source_port", self.source_port, 1, MAX_PORT)
+        if self.size is not None:
+            _in_range("size", self.size, 1, MAX_SIZE)
+        _in_range("tos", self.tos, 0, 255)
+        if self.ip_version not in (None, 4, 6):
+            raise UsageError(f"ip_version must be 4, 6 or None, not {self.ip_version!r}")
+        if not (math.isfinite(self.timeout) and 0 < self.timeout <= MAX_WAIT_S):
+            raise UsageError(f"timeout must be more than 0 and at most {MAX_WAIT_S:g} seconds, not {self.timeout!r}")
+
+
+def _in_range(name: str, value: int, low: int, high: int) -> None:
+    """Refuse what is not an int from `low` to `high`."""
+    if not isinstance(value, int) or not low <= value <= high:
+        raise UsageError(f"{name} must be a whole number from {low} to {high}, not {value!r}")

@@ -1,0 +1,51 @@
+"""A simulated internet, so that whoever embeds allhops can test without root and without a network.
+
+* `load_scenario`, `parse_scenario`, `bundled_scenarios`: scenario files (docs/lab.md)
+* `generate`: a scenario of any size from a seed
+* `Internet`: plays a scenario, packets in, packets out; no clock, no socket
+* `FakeNet`: an `Internet` in the place of the network, for a `Prober` or for a virtual clock
+* `allhops.testing.tun`: the same scenario for any program, behind a TUN device (Linux, root)
+* `allhops.testing.namespaces`: labs of real kernels in network namespaces (Linux, root)
+
+Everything is imported on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from allhops.testing.generate import generate
+    from allhops.testing.internet import Arrival, Internet, TruthHop
+    from allhops.testing.scenario import Scenario
+    from allhops.testing.scenario_file import bundled_scenarios, load_scenario, parse_scenario
+
+_HOMES = {
+    "Arrival": "internet",
+    "Internet": "internet",
+    "Scenario": "scenario",
+    "TruthHop": "internet",
+    "bundled_scenarios": "scenario_file",
+    "generate": "generate",
+    "load_scenario": "scenario_file",
+    "parse_scenario": "scenario_file",
+}
+
+__all__ = [
+    "Arrival",
+    "Internet",
+    "Scenario",
+    "TruthHop",
+    "bundled_scenarios",
+    "generate",
+    "load_scenario",
+    "parse_scenario",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
