@@ -6,7 +6,6 @@ values with the same sentence. This file knows no network.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -79,11 +78,11 @@ class TraceOptions:
         _in_range("tos", self.tos, 0, 255)
         if self.ip_version not in (None, 4, 6):
             raise UsageError(f"ip_version must be 4, 6 or None, not {self.ip_version!r}")
-        if not (math.isfinite(self.timeout) and 0 < self.timeout <= MAX_WAIT_S):
+        if not (isinstance(self.timeout, int | float) and 0 < self.timeout <= MAX_WAIT_S):
             raise UsageError(f"timeout must be more than 0 and at most {MAX_WAIT_S:g} seconds, not {self.timeout!r}")
 
 
 def _in_range(name: str, value: int, low: int, high: int) -> None:
     """Refuse what is not an int from `low` to `high`."""
-    if not isinstance(value, int) or not low <= value <= high:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise UsageError(f"{name} must be a whole number from {low} to {high}, not {value!r}")

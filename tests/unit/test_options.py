@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allhops.errors import UsageError
+from allhops.options import TraceKeywords, TraceOptions
+
+NUMBERS = ("first_ttl", "max_ttl", "attempts", "gap_limit", "destination_port", "source_port", "size", "tos", "timeout")
+
+
+def test_keywords_are_the_fields() -> None:
+    assert set(TraceKeywords.__annotations__) == {field.name for field in dataclasses.fields(TraceOptions)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attempts": 0},
+        {"attempts": 11},
+        {"max_ttl": 300},
+        {"max_ttl": 0},
+        {"first_ttl": 0},
+        {"first_ttl": 20, "max_ttl": 10},
+        {"timeout": math.nan},
+        {"timeout": math.inf},
+        {"timeout": 0.0},
+        {"timeout": -1.0},
+        {"timeout": 1e99},
+        {"destination_port": 70_000},
+        {"destination_port": 0},
+        {"source_port": -1},
+        {"size": 0},
+        {"size": 70_000},
+        {"tos": 256},
+        {"gap_limit": 0},
+        {"ip_version": 5},
+        {"max_ttl": 30.0},
+        {"attempts": "3"},
+        {"timeout": "2"},
+        {"attempts": True},
+    ],
+)
+def test_impossible_options_are_refused_by_name(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        TraceOptions(**options)
+
+
+@given(st.sampled_from(NUMBERS), st.one_of(st.integers(), st.floats(), st.text(max_size=5), st.none(), st.binary()))
+def test_whatever_the_value_the_answer_is_options_or_usage_error(name: str, value: object) -> None:
+    try:
+        options = TraceOptions(**{name: value})  # type: ignore[arg-type]
+    except UsageError:
+        return
+    assert getattr(options, name) == value
