@@ -44,7 +44,7 @@ async def resolve(
             raise ResolveError(f"{destination}: no such name{_of(ip_version)}")
     elif ip_version not in (None, address.version):
         raise ResolveError(f"{destination} is an IPv{address.version} address: drop the -{ip_version}")
-    return _traceable(address, str(destination))
+    return _traceable(_unmapped(address), str(destination))
 
 
 def read_address(text: str) -> Address | None:
@@ -68,6 +68,11 @@ def read_address(text: str) -> Address | None:
                 f"{text!r} is not an address: write four decimal numbers without leading zeros, or an IPv6 address"
             ) from None
         return None
+    return _unmapped(address)
+
+
+def _unmapped(address: Address) -> Address:
+    """The IPv4 address inside ::ffff:0:0/96, which is how some programs write it; any other as it is."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
