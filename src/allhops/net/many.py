@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from allhops.errors import CapacityError, ResolveError, SendError, UsageError
 from allhops.model import StopReason, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from allhops.model import Address
@@ -41,15 +42,17 @@ class TraceMany:
     def __await__(self) -> Generator[object, None, list[Trace]]:
         return self._in_order().__await__()
 
-    async def __aiter__(self) -> AsyncIterator[Trace]:
-        async for _, trace in self._numbered():
-            yield trace
+    async def __aiter__(self) -> AsyncGenerator[Trace, None]:
+        async with aclosing(self._numbered()) as numbered:  # so that whoever stops early stops all of it
+            async for _, trace in numbered:
+                yield trace
 
     async def _in_order(self) -> list[Trace]:
-        numbered = [pair async for pair in self._numbered()]
-        return [trace for _, trace in sorted(numbered, key=lambda pair: pair[0])]
+        async with aclosing(self._numbered()) as numbered:
+            pairs = [pair async for pair in numbered]
+        return [trace for _, trace in sorted(pairs, key=lambda pair: pair[0])]
 
-    async def _numbered(self) -> AsyncIterator[tuple[int, Trace]]:
+    async def _numbered(self) -> AsyncGenerator[tuple[int, Trace], None]:
         """(position in the input, trace) as they finish; every task has ended when this has."""
         tasks: set[asyncio.Task[tuple[int, Trace]]] = set()
         source = _numbered(self._destinations)

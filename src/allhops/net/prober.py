@@ -56,11 +56,13 @@ class Prober:
         self._ring = Ring()
         self._flows: dict[_FlowKey, Tracing] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_open = False
         self._pid = os.getpid()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self.transport.open(self._on_readable, self.counters)
+        self._is_open = True
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -71,7 +73,7 @@ class Prober:
         for tracing in tuple(self._flows.values()):
             tracing.interrupt()
         self.transport.close()
-        self._loop = None
+        self._is_open = False
 
     async def start(
         self,
@@ -88,6 +90,7 @@ class Prober:
         """
         self._check_owner()
         address = await resolve(destination, options.ip_version, lookup)
+        self._check_owner()  # it may have been closed while the resolver was asked
         tracing = Tracing(self, str(destination), address, options, on_responder)
         self._flows[tracing.flow_key] = tracing
         tracing.wake()
@@ -147,7 +150,7 @@ class Prober:
     def _check_owner(self) -> None:
         if os.getpid() != self._pid:
             raise RuntimeError("this prober was opened before a fork: open one in each process")
-        if self._loop is None:
+        if not self._is_open:
             raise RuntimeError("this prober is not open: use it as `async with allhops.Prober() as prober`")
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("this prober belongs to another event loop: open one in each loop")
