@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from allhops.net.transport import Transport
     from allhops.options import TraceKeywords
 
-_RINGS_PER_WAKE = 16
-"""Rings read before the loop gets its turn: a flood of other people's ICMP must not starve the caller's program."""
+RING_PACKETS = 16
+"""Packets read before the loop gets its turn: a trace that is complete is told so before the rest is parsed, and
+a flood of other people's ICMP does not starve the caller's program."""
 
 _FlowKey = tuple[int, int, int]
 """(IP version, protocol number, source port): what a port lease owns."""
@@ -53,7 +54,7 @@ class Prober:
         self.pacer = Pacer(rate_pps)
         self.transport: Transport = transport if transport is not None else RawTransport()
         self.lane = ScalarLane(self.counters)
-        self._ring = Ring()
+        self._ring = Ring(RING_PACKETS)
         self._flows: dict[_FlowKey, Tracing] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = False
@@ -156,15 +157,13 @@ class Prober:
             raise RuntimeError("this prober belongs to another event loop: open one in each loop")
 
     def _on_readable(self) -> None:
-        """Read what waits, give each reply to the trace that holds its flow, and let those traces go on."""
-        for _ in range(_RINGS_PER_WAKE):
-            more = self.transport.receive(self._ring)
-            if self._ring.count:
-                self._dispatch(self.lane.unpack(self._ring))
-            if not more:
-                return
+        """Read a ring of what waits; the loop calls again while there is more."""
+        self.transport.receive(self._ring)
+        if self._ring.count:
+            self._dispatch(self.lane.unpack(self._ring))
 
     def _dispatch(self, rows: list[ReplyRow]) -> None:
+        """Give each reply to the trace that holds its flow, and let those traces go on."""
         shares: dict[_FlowKey, list[ReplyRow]] = {}
         for row in rows:
             shares.setdefault((row.error.family.version, row.error.protocol, row.flow), []).append(row)

@@ -94,12 +94,11 @@ class RawTransport:
         self._leases.add(lease)
         return lease
 
-    def receive(self, ring: Ring) -> bool:
+    def receive(self, ring: Ring) -> None:
         """Fill the ring from every socket in turn."""
         ring.count = 0
         for receiver in self._receivers:
             receiver.drain(ring)
-        return ring.count == ring.capacity
 
     def close(self) -> None:
         """Readers first: a loop that still knows a closed descriptor would watch its next owner."""

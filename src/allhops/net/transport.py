@@ -57,8 +57,8 @@ class Transport(Protocol):
         """
         ...
 
-    def receive(self, ring: Ring) -> bool:
-        """Fill the ring with what waits; whether more may be waiting."""
+    def receive(self, ring: Ring) -> None:
+        """Fill the ring with what waits; while more waits, `on_readable` is called again."""
         ...
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from allhops.testing.generate import generate
+    from allhops.testing.generator import generate
     from allhops.testing.internet import Arrival, Internet, TruthHop
     from allhops.testing.scenario import Scenario
     from allhops.testing.scenario_file import bundled_scenarios, load_scenario, parse_scenario
@@ -26,7 +26,7 @@ _HOMES = {
     "Scenario": "scenario",
     "TruthHop": "internet",
     "bundled_scenarios": "scenario_file",
-    "generate": "generate",
+    "generate": "generator",
     "load_scenario": "scenario_file",
     "parse_scenario": "scenario_file",
 }

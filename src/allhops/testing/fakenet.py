@@ -72,12 +72,11 @@ class FakeNet:
         port = options.source_port or 32_768 + secrets.randbelow(32_768)
         return FakeLease(source.packed, port, self._send)
 
-    def receive(self, ring: Ring) -> bool:
+    def receive(self, ring: Ring) -> None:
         """Part of the transport."""
         ring.count = 0
         while self._arrived and ring.count < ring.capacity:
             ring.append(*self._arrived.popleft())
-        return bool(self._arrived)
 
     def close(self) -> None:
         """Part of the transport: what is still on its way is lost."""

@@ -122,6 +122,12 @@ class Internet:
         received, replies = self.counters["received"], self.counters["replies"]
         return f"<Internet {self.scenario.origin} [{received} received, {replies} replies]>"
 
+    def prepare(self) -> None:
+        """Do now what the first packet would wait for; worth it before a real clock."""
+        if self.scenario.dns:
+            nameserver.prepare()
+            assert self._names is not None  # computed by being asked for
+
     def packet_sent(self, packet: bytes, now_ns: int) -> list[Arrival]:
         """What comes back, and when, for a full IP packet sent at `now_ns` (any epoch, never backwards).
 
@@ -193,9 +199,7 @@ class Internet:
         address = ip_address(destination)
         truths = [_truth(route, address, protocol, max_ttl) for route in self._path(address).routes()]
         length = max(map(len, truths))
-        return tuple(
-            frozenset(truth[at].address for truth in truths if at < len(truth)) for at in range(length)
-        )
+        return tuple(frozenset(truth[at].address for truth in truths if at < len(truth)) for at in range(length))
 
     @cached_property
     def _names(self) -> nameserver.Names:

@@ -184,9 +184,7 @@ def _read_ipv4(packet: bytes) -> Sent | str:
         return "bad_ip_checksum"
     if int.from_bytes(packet[6:8]) & 0x3FFF:
         return "fragment"
-    sent = Sent(
-        IPV4, packet, packet[12:16], packet[16:20], packet[8], packet[9], transport, bool(packet[6] & 0x40)
-    )
+    sent = Sent(IPV4, packet, packet[12:16], packet[16:20], packet[8], packet[9], transport, bool(packet[6] & 0x40))
     return transport_fault(sent) or sent
 
 
@@ -241,9 +239,7 @@ def hash_fields(source: bytes, destination: bytes, protocol: int, label: int, fi
     return zlib.crc32(first, zlib.crc32(source + destination, protocol << 20 | label))
 
 
-def udp_or_tcp_hash(
-    source: bytes, destination: bytes, protocol: int, ports: tuple[int, int], label: int
-) -> int:
+def udp_or_tcp_hash(source: bytes, destination: bytes, protocol: int, ports: tuple[int, int], label: int) -> int:
     """The hash of a flow that is known by its (source, destination) ports instead of by a packet."""
     return hash_fields(source, destination, protocol, label, _PORTS.pack(*ports))
 
@@ -317,9 +313,7 @@ def icmp_message(
     return _ICMP_HEADER.pack(icmp_type, code, checksum, rest) + payload
 
 
-def udp_datagram(
-    layout: Layout, source: bytes, destination: bytes, ports: tuple[int, int], payload: bytes
-) -> bytes:
+def udp_datagram(layout: Layout, source: bytes, destination: bytes, ports: tuple[int, int], payload: bytes) -> bytes:
     """A UDP datagram with its checksum; `ports` are source and destination."""
     length = 8 + len(payload)
     blank = _UDP_HEADER.pack(*ports, length, 0) + payload

@@ -145,9 +145,7 @@ class Responder:
         self._icmp_source = other.packed if other else None
         self._limit = router.limit if first else router.limit_ipv6 or router.limit
         self._buckets: dict[bytes, TokenBucket] = {}
-        self._quoting = Quoting(
-            layout, router.quote if first else router.quote_ipv6, router.rewrite, router.extensions
-        )
+        self._quoting = Quoting(layout, router.quote if first else router.quote_ipv6, router.rewrite, router.extensions)
 
     def shows(self, destination: Address, protocol: Protocol, *, arrived: bool) -> Address | None:
         """The responder's address that a probe brings to light; None when it is silent."""
