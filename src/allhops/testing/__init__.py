@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from allhops.testing.fakenet import FakeNet
     from allhops.testing.generator import generate
     from allhops.testing.internet import Arrival, Internet, TruthHop
     from allhops.testing.scenario import Scenario
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Arrival": "internet",
+    "FakeNet": "fakenet",
     "Internet": "internet",
     "Scenario": "scenario",
     "TruthHop": "internet",
+    "VirtualTrace": "virtual",
     "bundled_scenarios": "scenario_file",
     "generate": "generator",
     "load_scenario": "scenario_file",
@@ -33,9 +36,11 @@ _HOMES = {
 
 __all__ = [
     "Arrival",
+    "FakeNet",
     "Internet",
     "Scenario",
     "TruthHop",
+    "VirtualTrace",
     "bundled_scenarios",
     "generate",
     "load_scenario",
