@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 DEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help trace test check lint types layers format schema fuzz bench lab clean
+.PHONY: help trace test check lint types layers format schema bench clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,10 +47,7 @@ format: $(READY) ## let ruff format everything
 	$(BIN)/ruff format .
 
 schema: $(READY) ## write docs/trace.schema.json from the model
-	$(BIN)/python -m allhops.output.schema docs/trace.schema.json
-
-fuzz: $(READY) ## 10,000,000 mutated packets through the parsers
-	$(BIN)/python -m benchmarks.fuzz --packets 10000000
+	$(BIN)/python -m allhops.output.schema > docs/trace.schema.json
 
 bench: $(READY) ## side by side with traceroute, mtr and scamper (root, Debian packages)
 	$(BIN)/python -m benchmarks

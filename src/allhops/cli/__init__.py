@@ -1,0 +1,18 @@
+"""The command. Its parts are imported when they are needed: start-up is most of what a short trace costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `allhops` with these arguments, or the process's own; the exit status (see `allhops.cli.status`)."""
+    try:
+        from allhops.cli.command import command
+
+        return command(argv)
+    except KeyboardInterrupt:  # while still importing: from then on the trace itself takes Ctrl-C
+        return 130

@@ -1,0 +1,37 @@
+"""The command from arguments to exit status: every error becomes one line here."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from allhops.cli.arguments import read_arguments
+from allhops.cli.status import Status, sentence_of, status_of_error
+from allhops.cli.streams import OutputError, complain, give_up_stdout, prepare_streams, say
+from allhops.errors import AllhopsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def command(argv: Sequence[str] | None) -> int:
+    """Do what the arguments ask; the exit status."""
+    prepare_streams()
+    try:
+        return _command(sys.argv[1:] if argv is None else argv)
+    except AllhopsError as error:
+        complain(sentence_of(error))
+        return status_of_error(error)
+    except OutputError as failure:
+        return give_up_stdout(failure)
+
+
+def _command(argv: Sequence[str]) -> int:
+    try:
+        request = read_arguments(argv)
+    except SystemExit:  # --help and --version have been written, but perhaps not out yet
+        say("")
+        return Status.REACHED
+    from allhops.cli.run import run  # asyncio and uvloop: 80 ms that a usage error need not cost
+
+    return run(request)

@@ -1,0 +1,170 @@
+"""Trace every host at once, print them in the order given.
+
+A trace keeps its certain rows until somebody iterates it, so the printer just goes from host to host: the first
+unfinished one streams, later ones wait in their traces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from allhops.api import BATCH_RATE_PPS
+from allhops.cli.endings import what_was_not_sent, why_it_ended
+from allhops.cli.status import Status, sentence_of, status_of_error, status_of_trace
+from allhops.cli.streams import complain, say
+from allhops.enrich.names import Names, ask_system, named, named_trace, responders
+from allhops.errors import AllhopsError
+from allhops.model import StopReason, Trace
+from allhops.net.prober import Prober
+from allhops.output import writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from allhops.cli.arguments import Request
+    from allhops.net.tracing import Tracing
+    from allhops.testing.fakenet import FakeNet
+
+WINDOW = 100
+"""Hosts under way at once."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run(request: Request) -> int:
+    """Do what was asked; the exit status.
+
+    Raises: PrivilegeError, UsageError for a scenario that cannot be, OutputError.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(request))
+
+
+async def _run(request: Request) -> int:
+    net = _simulated(request.simulate) if request.simulate is not None else None
+    rate_pps = request.rate_pps or (BATCH_RATE_PPS if len(request.hosts) > 1 else None)
+    async with Prober(rate_pps=rate_pps, transport=net) as prober:
+        return await Run(request, prober, net).print_all()
+
+
+def _simulated(scenario: str) -> FakeNet:
+    from allhops.testing.fakenet import FakeNet  # tomllib and the simulation: 20 ms
+
+    return FakeNet.load(scenario)
+
+
+class Job:
+    """One host under way. `begun` is set once there is a trace to iterate, or never will be."""
+
+    def __init__(self, host: str, trace: Callable[[Job], Coroutine[None, None, Trace]]) -> None:
+        self.host = host
+        self.tracing: Tracing | None = None
+        self.begun = asyncio.Event()
+        self.task = asyncio.ensure_future(trace(self))
+
+
+class Run:
+    """One run of the command, inside its event loop."""
+
+    def __init__(self, request: Request, prober: Prober, net: FakeNet | None = None) -> None:
+        self._request = request
+        self._prober = prober
+        self._lookup = net.lookup if net is not None else None
+        self._names = Names(net.internet.name_of if net is not None else ask_system)
+        self._writer = writer(request.output, say, numeric=request.numeric)
+        self._places = asyncio.Semaphore(WINDOW)
+        self._signal = 0
+        self._jobs = [Job(host, self._trace) for host in request.hosts]
+
+    async def print_all(self) -> int:
+        """Print every host; the exit status."""
+        self._listen_for_signals()
+        status = max([await self._print(job) for job in self._jobs])
+        return Status.SIGNALLED + self._signal if self._signal else status
+
+    async def _trace(self, job: Job) -> Trace:
+        ask = None if self._request.numeric else self._names.ask
+        async with self._places:
+            try:
+                job.tracing = await self._prober.start(
+                    job.host, self._request.options, on_responder=ask, lookup=self._lookup
+                )
+            finally:
+                job.begun.set()
+            if ask is not None:
+                ask(job.tracing.address)
+            return await job.tracing.result()
+
+    async def _print(self, job: Job) -> int:
+        """Rows as they become certain, then the end; the exit status of this host."""
+        await job.begun.wait()
+        if job.tracing is not None:
+            self._writer.begin(job.host, job.tracing.address, job.tracing.options, job.tracing.size)
+            async for hop in job.tracing:
+                await self._names.wait(responders(hop))
+                self._writer.hop(named(hop, self._names))
+        trace, status = await self._outcome(job)
+        self._writer.end(named_trace(trace, self._names))
+        return status
+
+    async def _outcome(self, job: Job) -> tuple[Trace, int]:
+        """The trace of a host, or what stands for it when none was started, and its exit status."""
+        await asyncio.wait([job.task])
+        if job.task.cancelled():
+            return _untraced(job.host, self._request, StopReason.INTERRUPTED), Status.NOT_REACHED
+        try:
+            trace = job.task.result()
+        except AllhopsError as error:
+            sentence = sentence_of(error)
+            complain(sentence if job.host in sentence else f"{job.host}: {sentence}")
+            return _untraced(job.host, self._request, StopReason.LOCAL_ERROR, sentence), status_of_error(error)
+        self._remark(trace)
+        return trace, status_of_trace(trace)
+
+    def _remark(self, trace: Trace) -> None:
+        """Say on stderr what the text has no place for; the JSON has it all."""
+        if self._request.output == "text":
+            for sentence in (what_was_not_sent(trace), why_it_ended(trace)):
+                if sentence is not None:
+                    complain(sentence)
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # such as SIGHUP under nohup
+                loop.add_signal_handler(number, self._stop, number)
+
+    def _stop(self, number: int) -> None:
+        """End everything with what is known; a second signal ends the process at once."""
+        self._signal = number
+        loop = asyncio.get_running_loop()
+        for handled in _SIGNALS:
+            if loop.remove_signal_handler(handled):
+                signal.signal(handled, signal.SIG_DFL)
+        for job in self._jobs:
+            if job.tracing is not None:
+                job.tracing.interrupt()
+            else:
+                job.task.cancel()
+                job.begun.set()
+        self._names.close()
+
+
+def _untraced(host: str, request: Request, reason: StopReason, error: str | None = None) -> Trace:
+    """What stands for a trace that could not be started."""
+    return Trace(
+        destination=host,
+        address=None,
+        source=None,
+        protocol=request.options.protocol,
+        flow=None,
+        started_at_ns=time.time_ns(),
+        duration_ns=0,
+        stop_reason=reason,
+        hops=(),
+        error=error,
+    )

@@ -1,0 +1,283 @@
+"""traceroute(8)'s layout to the letter; jc's traceroute parser is the judge."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allhops.model import Hop, Probe, ProbeState, Protocol, Reply, ReplyKind, StopReason, Trace
+from allhops.options import TraceOptions
+from allhops.output.text import TextWriter, annotation, row
+from allhops.testing import Internet, bundled_scenarios, load_scenario
+from allhops.testing.virtual import VirtualTrace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from allhops.model import Address
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+NEAR = IPv4Address("10.78.2.2")
+ALSO_NEAR = IPv4Address("10.78.4.2")
+END = IPv4Address("10.77.3.2")
+END6 = IPv6Address("2001:db8::9")
+
+
+def reply(
+    address: Address,
+    rtt_ms: float | None = 1.0,
+    *,
+    unreachable: tuple[int, int] | None = None,
+    mtu: int | None = None,
+    name: str | None = None,
+) -> Reply:
+    kind = ReplyKind.TIME_EXCEEDED if unreachable is None else ReplyKind.UNREACHABLE
+    icmp_type, icmp_code = unreachable or ((11, 0) if address.version == 4 else (3, 0))
+    return Reply(
+        address=address,
+        kind=kind,
+        rtt_ns=None if rtt_ms is None else round(rtt_ms * 1e6),
+        icmp_type=icmp_type,
+        icmp_code=icmp_code,
+        reply_ttl=64,
+        quoted_ttl=1,
+        mtu=mtu,
+        name=name,
+    )
+
+
+def hop(ttl: int, *replies: Reply | None) -> Hop:
+    return Hop(
+        ttl=ttl,
+        probes=tuple(
+            Probe(
+                attempt=attempt,
+                probe_ttl=ttl,
+                state=ProbeState.TIMED_OUT if heard is None else ProbeState.ANSWERED,
+                reply=heard,
+            )
+            for attempt, heard in enumerate(replies, 1)
+        ),
+    )
+
+
+HOST = (3, 1)
+NUMERIC_ROWS = [
+    (
+        hop(
+            1, reply(IPv4Address("10.77.1.2"), 0.057), *(reply(IPv4Address("10.77.1.2"), rtt) for rtt in (0.008, 0.006))
+        ),
+        " 1  10.77.1.2  0.057 ms  0.008 ms  0.006 ms",
+    ),
+    (
+        hop(2, reply(NEAR, 0.025), reply(ALSO_NEAR, 0.024), reply(NEAR, 0.007)),
+        " 2  10.78.2.2  0.025 ms 10.78.4.2  0.024 ms 10.78.2.2  0.007 ms",
+    ),
+    (hop(3, None, None, None), " 3  * * *"),
+    (
+        hop(3, reply(END, 0.117, unreachable=HOST), reply(END, 0.104, unreachable=HOST), None),
+        " 3  10.77.3.2  0.117 ms !H  0.104 ms !H *",
+    ),
+    (hop(4, None, reply(NEAR, 2), None), " 4  * 10.78.2.2  2.000 ms *"),
+    (hop(5, reply(NEAR, 1), None, reply(NEAR, 3)), " 5  10.78.2.2  1.000 ms *  3.000 ms"),
+    (hop(6, reply(NEAR, 1), None, reply(ALSO_NEAR, 3)), " 6  10.78.2.2  1.000 ms * 10.78.4.2  3.000 ms"),
+    (hop(12, reply(END6, 1234.5678)), "12  2001:db8::9  1234.568 ms"),
+    (hop(255, None), "255  *"),
+    (hop(7, reply(NEAR, None), reply(NEAR, 1)), " 7  10.78.2.2 *  1.000 ms"),
+]
+
+
+@pytest.mark.parametrize(("heard", "line"), NUMERIC_ROWS)
+def test_rows_without_names(heard: Hop, line: str) -> None:
+    assert row(heard, numeric=True) == line + "\n"
+
+
+def test_rows_with_names() -> None:
+    heard = hop(2, reply(NEAR, 0.025, name="gw.example"), reply(ALSO_NEAR, 0.024), None)
+    assert row(heard) == " 2  gw.example (10.78.2.2)  0.025 ms 10.78.4.2 (10.78.4.2)  0.024 ms *\n"
+
+
+ANNOTATIONS_4 = {
+    0: "!N", 1: "!H", 2: "!P", 5: "!S", 6: "!N", 7: "!H", 8: "!N", 9: "!X", 10: "!X", 11: "!N", 12: "!H", 13: "!X",
+    14: "!V", 15: "!C", 16: "!<16>", 255: "!<255>",
+}  # fmt: skip
+ANNOTATIONS = [
+    *((IPv4Address("10.0.0.1"), (3, code), None, mark) for code, mark in ANNOTATIONS_4.items()),
+    (IPv4Address("10.0.0.1"), (3, 4), 1400, "!F-1400"),
+    (IPv4Address("10.0.0.1"), (3, 4), None, "!F-0"),
+    (IPv4Address("10.0.0.1"), (12, 0), None, "!<12-0>"),
+    (IPv4Address("10.0.0.1"), (11, 1), None, "!<11-1>"),
+    *((END6, (1, code), None, mark) for code, mark in {0: "!N", 1: "!X", 2: "!H", 3: "!H", 5: "!<5>"}.items()),
+    (END6, (2, 0), 1280, "!F-1280"),
+    (END6, (4, 1), None, "!<4-1>"),
+]
+
+
+@pytest.mark.parametrize(("address", "message", "mtu", "mark"), ANNOTATIONS)
+def test_annotations(address: Address, message: tuple[int, int], mtu: int | None, mark: str) -> None:
+    assert annotation(reply(address, unreachable=message, mtu=mtu)) == f" {mark}"
+
+
+@pytest.mark.parametrize("message", [(3, 3), (0, 0), (1, 4)])
+def test_arrival_is_not_annotated(message: tuple[int, int]) -> None:
+    arrived = Reply(
+        address=END,
+        kind=ReplyKind.DESTINATION,
+        rtt_ns=1,
+        icmp_type=message[0],
+        icmp_code=message[1],
+        reply_ttl=None,
+        quoted_ttl=None,
+    )
+    assert annotation(arrived) == ""
+
+
+@pytest.mark.parametrize(
+    ("destination", "address", "options", "size", "header"),
+    [
+        ("10.77.3.2", END, {}, 60, "traceroute to 10.77.3.2 (10.77.3.2), 30 hops max, 60 byte packets"),
+        ("x.example", END6, {"max_ttl": 9}, 80, "traceroute to x.example (2001:db8::9), 9 hops max, 80 byte packets"),
+        ("x\x1b[2J", END, {}, 1500, "traceroute to x[2J (10.77.3.2), 30 hops max, 1500 byte packets"),
+    ],
+)
+def test_headers(destination: str, address: Address, options: Any, size: int, header: str) -> None:
+    assert written(lambda writer: writer.begin(destination, address, TraceOptions(**options), size)) == header + "\n"
+
+
+def written(tell: Callable[[TextWriter], None], *, numeric: bool = False) -> str:
+    lines: list[str] = []
+    tell(TextWriter(lines.append, numeric=numeric))
+    return "".join(lines)
+
+
+def text_of(trace: Trace, *, numeric: bool) -> str:
+    def tell(writer: TextWriter) -> None:
+        assert trace.address is not None
+        writer.begin(trace.destination, trace.address, TraceOptions(), 60)
+        for heard in trace.hops:
+            writer.hop(heard)
+        writer.end(trace)
+
+    return written(tell, numeric=numeric)
+
+
+def trace_of(address: Address, *hops: Hop) -> Trace:
+    return Trace(
+        destination="demo.example.net",
+        address=address,
+        source=None,
+        protocol=Protocol.UDP,
+        flow=None,
+        started_at_ns=0,
+        duration_ns=0,
+        stop_reason=StopReason.MAX_TTL,
+        hops=hops,
+    )
+
+
+def test_golden() -> None:
+    label = "br1.example.net"
+    trace = trace_of(
+        END,
+        hop(1, *(reply(IPv4Address("10.0.0.1"), rtt, name="gw.example.net") for rtt in (0.8124, 0.7901, 0.8013))),
+        hop(2, None, None, None),
+        hop(3, reply(NEAR, 6.1, name=label), None, reply(ALSO_NEAR, 6.3)),
+        hop(4, *(reply(END, rtt, unreachable=(3, 13)) for rtt in (12.5, 12.25, 12.125))),
+    )
+    assert text_of(trace, numeric=False) == (GOLDEN / "trace.txt").read_text()
+
+
+# What jc reads must be what the trace says. jc drops a star that follows a time, so stars are not compared.
+
+
+def heard_by_jc(text: str) -> list[tuple[int, list[tuple[str, str | None, float, str | None]]]]:
+    parsed: Any = jc.parse("traceroute", text, quiet=True)
+    return [
+        (
+            line["hop"],
+            [
+                (probe["ip"], probe["name"], probe["rtt"], probe["annotation"])
+                for probe in line["probes"]
+                if probe["rtt"] is not None
+            ],
+        )
+        for line in parsed["hops"]
+    ]
+
+
+def heard_by_us(trace: Trace, *, numeric: bool) -> list[tuple[int, list[tuple[str, str | None, float, str | None]]]]:
+    return [
+        (
+            heard.ttl,
+            [
+                (
+                    str(probe.reply.address),
+                    None if numeric else probe.reply.name or str(probe.reply.address),
+                    float(f"{probe.reply.rtt_ns / 1e6:.3f}"),
+                    annotation(probe.reply).strip() or None,
+                )
+                for probe in heard.probes
+                if probe.reply is not None and probe.reply.rtt_ns is not None
+            ],
+        )
+        for heard in trace.hops
+    ]
+
+
+# None ends in "::": jc misreads those.
+ADDRESSES = {
+    4: st.ip_addresses(v=4),
+    6: st.integers(1, 0xFFFF).map(lambda low: IPv6Address(0x20010DB8 << 96 | 0xABCD << 64 | low)),
+}
+MESSAGES = {4: [None, (3, 0), (3, 1), (3, 4), (3, 13), (3, 77), (12, 0)], 6: [None, (1, 1), (1, 3), (2, 0), (4, 2)]}
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> Trace:
+    version = draw(st.sampled_from([4, 6]))
+    few = draw(st.lists(ADDRESSES[version], min_size=1, max_size=3))
+    replies = st.builds(
+        reply,
+        st.sampled_from(few),
+        st.floats(0, 5_000),
+        unreachable=st.sampled_from(MESSAGES[version]),
+        mtu=st.none() | st.integers(68, 9_000),
+    )
+    named = {
+        address: draw(st.none() | st.from_regex(r"[a-z][a-z0-9-]{0,9}\.example", fullmatch=True)) for address in few
+    }
+    hops = []
+    for ttl in range(1, draw(st.integers(1, 5)) + 1):
+        heard = draw(st.lists(st.none() | replies, min_size=1, max_size=4))
+        hops.append(
+            hop(ttl, *(one and reply_named(one, named[one.address]) for one in heard)),
+        )
+    return trace_of(draw(ADDRESSES[version]), *hops)
+
+
+def reply_named(heard: Reply, name: str | None) -> Reply:
+    rtt_ms = None if heard.rtt_ns is None else heard.rtt_ns / 1e6
+    unreachable = (heard.icmp_type, heard.icmp_code) if heard.kind is ReplyKind.UNREACHABLE else None
+    return reply(heard.address, rtt_ms, unreachable=unreachable, mtu=heard.mtu, name=name)
+
+
+@given(traces(), st.booleans())
+def test_jc_reads_any_trace(trace: Trace, numeric: bool) -> None:
+    assert heard_by_jc(text_of(trace, numeric=numeric)) == heard_by_us(trace, numeric=numeric)
+
+
+@pytest.mark.parametrize("scenario", bundled_scenarios())
+def test_jc_reads_every_bundled_scenario(scenario: str) -> None:
+    internet = Internet(load_scenario(scenario))
+    for network in internet.scenario.paths[0].destinations:
+        trace = VirtualTrace(internet, network[-1]).run()
+        text = text_of(trace, numeric=True)
+        parsed: Any = jc.parse("traceroute", text, quiet=True)
+        assert (parsed["destination_ip"], parsed["max_hops"], parsed["data_bytes"]) == (str(trace.address), 30, 60)
+        assert heard_by_jc(text) == heard_by_us(trace, numeric=True)
