@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -19,7 +18,8 @@ from allhops.cli.status import Status, sentence_of, status_of_error, status_of_t
 from allhops.cli.streams import complain, say
 from allhops.enrich.names import Names, ask_system, named, named_trace, responders
 from allhops.errors import AllhopsError
-from allhops.model import StopReason, Trace
+from allhops.model import StopReason
+from allhops.net.many import untraced
 from allhops.net.prober import Prober
 from allhops.output import writer
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from allhops.cli.arguments import Request
+    from allhops.model import Trace
     from allhops.net.tracing import Tracing
     from allhops.testing.fakenet import FakeNet
 
@@ -115,13 +116,13 @@ class Run:
         """The trace of a host, or what stands for it when none was started, and its exit status."""
         await asyncio.wait([job.task])
         if job.task.cancelled():
-            return _untraced(job.host, self._request, StopReason.INTERRUPTED), Status.NOT_REACHED
+            return untraced(job.host, self._request.options, reason=StopReason.INTERRUPTED), Status.NOT_REACHED
         try:
             trace = job.task.result()
         except AllhopsError as error:
             sentence = sentence_of(error)
             complain(sentence if job.host in sentence else f"{job.host}: {sentence}")
-            return _untraced(job.host, self._request, StopReason.LOCAL_ERROR, sentence), status_of_error(error)
+            return untraced(job.host, self._request.options, sentence), status_of_error(error)
         self._remark(trace)
         return trace, status_of_trace(trace)
 
@@ -152,19 +153,3 @@ class Run:
                 job.task.cancel()
                 job.begun.set()
         self._names.close()
-
-
-def _untraced(host: str, request: Request, reason: StopReason, error: str | None = None) -> Trace:
-    """What stands for a trace that could not be started."""
-    return Trace(
-        destination=host,
-        address=None,
-        source=None,
-        protocol=request.options.protocol,
-        flow=None,
-        started_at_ns=time.time_ns(),
-        duration_ns=0,
-        stop_reason=reason,
-        hops=(),
-        error=error,
-    )

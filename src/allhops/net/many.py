@@ -77,11 +77,10 @@ class TraceMany:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _trace(self, prober: Prober, position: int, destination: str | Address) -> tuple[int, Trace]:
-        started_at_ns = time.time_ns()
         try:
             return position, await prober.trace_with(destination, self._options)
         except (UsageError, ResolveError, SendError, CapacityError) as error:
-            return position, _untraced(destination, self._options, started_at_ns, str(error))
+            return position, untraced(destination, self._options, str(error))
 
 
 async def _numbered(
@@ -98,17 +97,22 @@ async def _numbered(
             position += 1
 
 
-def _untraced(destination: str | Address, options: TraceOptions, started_at_ns: int, error: str) -> Trace:
-    """The result for a destination to which no probe could leave."""
+def untraced(
+    destination: str | Address,
+    options: TraceOptions,
+    error: str | None = None,
+    reason: StopReason = StopReason.LOCAL_ERROR,
+) -> Trace:
+    """What stands for a trace that could not be started."""
     return Trace(
         destination=str(destination),
         address=None,
         source=None,
         protocol=options.protocol,
         flow=None,
-        started_at_ns=started_at_ns,
+        started_at_ns=time.time_ns(),
         duration_ns=0,
-        stop_reason=StopReason.LOCAL_ERROR,
+        stop_reason=reason,
         hops=(),
         error=error,
     )
