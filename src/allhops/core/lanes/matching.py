@@ -59,17 +59,16 @@ def match(plan: Plan, ledger: Ledger, row: ReplyRow) -> Match | None:
     if not knows_cookie and not matched & EVIDENCE_BIT[plan.layout.flow_evidence]:
         disown(counters, row)
         return None
-    if not _is_proven(plan, ledger, probe, matched) or _cannot_respond(plan, row):
+    if _cannot_respond(plan, row):
         counters.forged += 1
-        ledger.guesses += 1
         return None
     mark = probe.mark if probe.mark is not None else probe.ip_id
-    if mark is None:
-        counters.unnamed += 1
-        return None
-    if not _is_sound(plan, mark):
+    if not _is_proven(plan, ledger, probe, matched) or (mark is not None and not _is_sound(plan, mark)):
         counters.forged += 1
         ledger.guesses += 1
+        return None
+    if mark is None:
+        counters.unnamed += 1
         return None
     matched |= EVIDENCE_BIT[plan.layout.mark_evidence] if probe.mark is not None else 0
     matched |= _IP_ID if probe.ip_id == mark else 0
