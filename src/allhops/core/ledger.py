@@ -98,8 +98,8 @@ class Ledger:
     def is_under_attack(self) -> bool:
         """Whether so many replies were wrong in what only this session knows that somebody may be guessing it.
 
-        Then only the cookie counts. What less proves has 16 to 20 secret bits beside the source port, and `MAX_GUESSES`
-        tries at those succeed once in a thousand traces at worst, however fast they come.
+        Then only the cookie counts. What proves less has at least 16 secret bits, and `MAX_GUESSES` tries at those
+        succeed once in a thousand traces, however fast they come.
         """
         return self.guesses + self.counters.bare - self._bare_before > MAX_GUESSES
 

@@ -85,7 +85,7 @@ def _read_error(family: Family, packet: bytes, header: int, stamp_ns: int) -> Re
         return MALFORMED
     layout = layout_of(family.version, body[family.protocol_offset])
     quoted_header = family.header_length(body[0])
-    if not family.header_size <= quoted_header <= len(body) - SHORTEST_QUOTE:
+    if body[0] >> 4 != family.version or not family.header_size <= quoted_header <= len(body) - SHORTEST_QUOTE:
         return MALFORMED
     if layout is None or body[quoted_header] not in _first_bytes(layout):
         return NOT_OURS

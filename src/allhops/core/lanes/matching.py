@@ -6,7 +6,9 @@ Without it (28-byte quotes, RSTs, echo replies without payload) every address an
 and the checksum, which covers the cookie, or the sequence number, which has a keyed half, must be right. A quote
 whose source address alone was rewritten has a checksum that differs by exactly that, and is right too.
 
-Those have 16 to 20 secret bits beside the random source port; so nobody may guess for long (`Ledger.is_under_attack`).
+Those have 16 to 20 secret bits beside the random source port, an echo reply without payload has 4 beside the random
+identifier; so nobody may guess for long (`Ledger.is_under_attack`), and an identifier that the user chose proves
+nothing.
 This file knows no clock.
 """
 
@@ -128,7 +130,9 @@ def _is_proven(plan: Plan, ledger: Ledger, probe: Sighting, matched: int) -> boo
         return probe.cookie == plan.cookie
     if probe.checksum is not None and not matched & _CHECKSUM:
         return False
-    has_secret = has_balance or probe.checksum is not None or not probe.is_quote
+    # A bare echo reply shows the identifier, which is a secret unless the user chose it.
+    is_secret_flow = not probe.is_quote and plan.options.source_port is None
+    has_secret = has_balance or probe.checksum is not None or is_secret_flow
     return has_secret and not ledger.is_under_attack
 
 
