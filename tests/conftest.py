@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-import allhops.net.raw
-from allhops.net.source import hold_port
+import allhops.net.source
 
 if TYPE_CHECKING:
     import socket
@@ -27,16 +26,21 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-def refuse_a_way_out(destination: Address, **options: Any) -> socket.socket:
-    """Hold a port as always, but only for loopback, or in a namespace that a test has made."""
-    here = os.stat("/proc/thread-self/ns/net") if INITIAL_NAMESPACE else None
-    inside_the_lab = INITIAL_NAMESPACE and here and not os.path.samestat(here, INITIAL_NAMESPACE)
-    if not destination.is_loopback and not inside_the_lab:
-        pytest.fail(f"a test was about to probe {destination} from a namespace with a way out")
-    return hold_port(destination, **options)
+def has_a_way_out() -> bool:
+    """Whether this thread is in the namespace that the tests were started in."""
+    if INITIAL_NAMESPACE is None:
+        return True
+    return os.path.samestat(os.stat("/proc/thread-self/ns/net"), INITIAL_NAMESPACE)
 
 
 @pytest.fixture(autouse=True)
 def no_probe_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one rule about the network, enforced."""
-    monkeypatch.setattr(allhops.net.raw, "hold_port", refuse_a_way_out)
+    """The one rule about the network, enforced where every flow gets its source address."""
+    look_up_route = allhops.net.source._connect
+
+    def guarded(sock: socket.socket, destination: Address, *arguments: Any) -> None:
+        if not destination.is_loopback and has_a_way_out():
+            pytest.fail(f"a test was about to probe {destination} from a namespace with a way out")
+        look_up_route(sock, destination, *arguments)
+
+    monkeypatch.setattr(allhops.net.source, "_connect", guarded)

@@ -60,12 +60,105 @@ class StopReason(StrEnum):
     """This machine could not send; `Trace.error` says why."""
 
 
+class PortState(StrEnum):
+    """What the destination's own answer says about the port that was probed."""
+
+    OPEN = "open"
+    """It took the connection up (SYN-ACK), or answered the datagram with one."""
+    CLOSED = "closed"
+    """It refused the connection (RST)."""
+
+
+class Evidence(StrEnum):
+    """What a reply was matched on: each says that the reply shows this exactly as it was sent. In this order."""
+
+    DST = "dst"
+    """Destination address."""
+    PORTS = "ports"
+    """Source and destination port (UDP, TCP)."""
+    IP_ID = "ip_id"
+    """IPv4 identification: names the probe."""
+    COOKIE = "cookie"
+    """The trace's 32 random bits."""
+    CHECKSUM = "checksum"
+    """Of the transport header: as sent, or changed by exactly what a NAT changed in the quoted address and ports."""
+    SEQUENCE = "sequence"
+    """Sequence number (ICMP, TCP): names the probe."""
+    IDENTIFIER = "identifier"
+    """ICMP identifier, type and code."""
+    MARK = "mark"
+    """The payload's words that name the probe (UDP)."""
+
+
+class ReplyFlag(StrEnum):
+    """What is odd about a reply. In this order."""
+
+    SHORT_QUOTE = "short_quote"
+    """It quotes too little of the probe to show the cookie."""
+    NAT = "nat"
+    """The quoted probe differs from the one that was sent in address, port, ID or checksum."""
+    ALT_ADDR = "alt_addr"
+    """The destination answered from another address."""
+    DUPLICATE = "duplicate"
+    """More replies to the same probe came after this first one."""
+    SPOOF_SUSPECT = "spoof_suspect"
+    """Another address replied to the same probe."""
+
+
+class InterfaceRole(StrEnum):
+    """Which interface of the responder an extension describes (RFC 5837 4.1)."""
+
+    INCOMING = "incoming"
+    SUB_IP = "sub_ip"
+    OUTGOING = "outgoing"
+    NEXT_HOP = "next_hop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MplsLabel:
+    """One entry of the MPLS label stack that the probe arrived with (RFC 4950, RFC 3032 2.1)."""
+
+    label: int
+    traffic_class: int
+    bottom_of_stack: bool
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceInfo:
+    """What the responder says of one of its interfaces (RFC 5837); None for what it does not say."""
+
+    role: InterfaceRole
+    index: int | None = None
+    """ifIndex of its MIB-II."""
+    address: Address | None = None
+    name: str | None = None
+    """Printable ASCII; every other byte is written as backslash and three decimal digits."""
+    mtu: int | None = None
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownObject:
+    """An extension object of a class that is not known here, or that does not read as its class should."""
+
+    class_num: int
+    c_type: int
+    data: str
+    """Hexadecimal."""
+
+
+Extension = MplsLabel | InterfaceInfo | UnknownObject
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
     """What load balancers hash, besides addresses and protocol: constant over a trace."""
 
     source_port: int
-    destination_port: int
+    """The identifier, for ICMP."""
+    destination_port: int | None
+    """None for ICMP, which has no ports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +170,25 @@ class Reply:
     kind: ReplyKind
     rtt_ns: int | None
     """Kernel receive stamp minus send stamp; None when the clock was stepped in between."""
-    icmp_type: int
-    icmp_code: int
+    icmp_type: int | None
+    """None for an answer that is no ICMP, such as a SYN-ACK."""
+    icmp_code: int | None
     reply_ttl: int | None
     """TTL or hop limit of the reply itself as it arrived here."""
     quoted_ttl: int | None
-    """TTL or hop limit inside the quoted probe: what was left of it at the responder."""
+    """TTL or hop limit inside the quoted probe: what was left of it at the responder. None for a direct answer."""
+    quoted_tos: int | None = None
+    """Type of service or traffic class (DSCP and ECN) inside the quoted probe, as it arrived there."""
     mtu: int | None = None
     """Next-hop MTU of a "fragmentation needed" or "packet too big", bytes."""
+    port_state: PortState | None = None
+    """Of the destination's own UDP or TCP answer; None else."""
+    extensions: tuple[Extension, ...] = ()
+    """ICMP extensions (RFC 4884) in the order of the packet."""
+    matched: tuple[Evidence, ...] = ()
+    flags: tuple[ReplyFlag, ...] = ()
+    duplicates: int = 0
+    """Further replies to the same probe."""
     name: str | None = None
     """Reverse DNS of `address`, cleaned; filled in by `allhops.enrich`."""
 
@@ -100,6 +204,8 @@ class Probe:
     state: ProbeState
     reply: Reply | None = None
     """None when nobody answered."""
+    late_rtt_ns: int | None = None
+    """RTT of a reply that came after the probe was given up: it stays lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

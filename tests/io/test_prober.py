@@ -126,7 +126,7 @@ async def test_trace_many_streams_as_they_finish(net: CountingNet) -> None:
             yield f"198.18.0.{index + 1}"
 
     async with Prober(transport=net) as prober:
-        finished = [trace.destination async for trace in prober.trace_many(destinations(), timeout=0.2)]
+        finished = [trace.destination async for trace in prober.trace_many(destinations(), timeout=0.5)]
     assert sorted(finished[:3]) == ["198.18.0.1", "198.18.0.2", "198.18.0.3"]
     assert finished[3] == SLOW
 

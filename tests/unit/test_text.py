@@ -263,7 +263,11 @@ def traces(draw: st.DrawFn) -> Trace:
 
 def reply_named(heard: Reply, name: str | None) -> Reply:
     rtt_ms = None if heard.rtt_ns is None else heard.rtt_ns / 1e6
-    unreachable = (heard.icmp_type, heard.icmp_code) if heard.kind is ReplyKind.UNREACHABLE else None
+    unreachable = None
+    if heard.kind is ReplyKind.UNREACHABLE:
+        assert heard.icmp_type is not None
+        assert heard.icmp_code is not None
+        unreachable = (heard.icmp_type, heard.icmp_code)
     return reply(heard.address, rtt_ms, unreachable=unreachable, mtu=heard.mtu, name=name)
 
 

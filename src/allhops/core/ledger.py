@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from allhops.model import ProbeState
+
+if TYPE_CHECKING:
+    from allhops.model import Extension
 
 UNSENT, IN_FLIGHT, ANSWERED, TIMED_OUT, LOCAL_ERROR, CANCELLED = range(6)
 
@@ -28,6 +32,11 @@ STATES: tuple[ProbeState | None, ...] = (
 ADDRESS_BYTES = 16
 """Room for one address of either family in the responder column."""
 
+MAX_GUESSES = 64
+"""Replies that may be wrong in what proves them before anything less than the cookie is doubted: more than the few
+routers of one path that falsify what they quote make in one trace."""
+MAX_DUPLICATES = 0xFFFF
+
 
 @dataclass(slots=True)
 class Counters:
@@ -41,7 +50,13 @@ class Counters:
     """Named a probe of ours, but cookie, checksum or check bits are wrong, or the responder cannot exist."""
     foreign: int = 0
     """Well-formed answers to other people's packets."""
+    unnamed: int = 0
+    """Ours, but showing too little of the probe to say which it was."""
     malformed: int = 0
+    extension_error: int = 0
+    """Replies that were matched and whose ICMP extensions are broken: those are left out."""
+    bare: int = 0
+    """Foreign echo replies without payload (also counted as foreign): a forger's guesses look like this."""
     kernel_drops: int = 0
     """Packets that the kernel dropped because our receive buffer was full."""
 
@@ -49,8 +64,10 @@ class Counters:
 class Ledger:
     """Columns indexed by slot; see the module for the clocks.
 
-    `state`, `kind`, `icmp_type`, `icmp_code`, `reply_ttl`, `quoted_ttl`: one byte each. `mtu`: 16 bits.
-    `error`: errno of a probe that could not be sent. `responder`: `ADDRESS_BYTES` a slot, left-aligned.
+    One byte each: `state`, `kind`, `icmp_type`, `icmp_code`, `reply_ttl`, `quoted_ttl`, `quoted_tos`, `port_state`,
+    `matched` and `flags` (see `classify` and `evidence`). `mtu`, `duplicates`: 16 bits. `error`: errno of a probe that
+    could not be sent. `late_ns`: stamp of the first reply to a probe that had been given up, 0 for none. `responder`:
+    `ADDRESS_BYTES` a slot, left-aligned. `extensions`: only the slots that have some.
     """
 
     def __init__(self, slots: int, counters: Counters | None = None) -> None:
@@ -60,18 +77,41 @@ class Ledger:
         self.icmp_code = bytearray(slots)
         self.reply_ttl = bytearray(slots)
         self.quoted_ttl = bytearray(slots)
+        self.quoted_tos = bytearray(slots)
+        self.port_state = bytearray(slots)
+        self.matched = bytearray(slots)
+        self.flags = bytearray(slots)
         self.mtu = array("H", bytes(2 * slots))
+        self.duplicates = array("H", bytes(2 * slots))
         self.error = array("H", bytes(2 * slots))
         self.sent_ns = array("q", bytes(8 * slots))
         self.received_ns = array("q", bytes(8 * slots))
+        self.late_ns = array("q", bytes(8 * slots))
         self.sent_at = array("d", bytes(8 * slots))
         self.responder = bytearray(ADDRESS_BYTES * slots)
+        self.extensions: dict[int, tuple[Extension, ...]] = {}
         self.counters = counters if counters is not None else Counters()
+        self.guesses = 0
+        self._bare_before = self.counters.bare
+
+    @property
+    def is_under_attack(self) -> bool:
+        """Whether so many replies were wrong in what only this session knows that somebody may be guessing it.
+
+        Then only the cookie counts. What proves less has at least 16 secret bits, and `MAX_GUESSES` tries at those
+        succeed once in a thousand traces, however fast they come.
+        """
+        return self.guesses + self.counters.bare - self._bare_before > MAX_GUESSES
 
     def responder_of(self, slot: int, size: int) -> bytes:
         """Packed address (`size` bytes) that answered a slot."""
         start = slot * ADDRESS_BYTES
         return bytes(self.responder[start : start + size])
+
+    def late_rtt_ns(self, slot: int) -> int | None:
+        """RTT of a reply that came too late to count; None for none."""
+        rtt = self.late_ns[slot] - self.sent_ns[slot]
+        return rtt if self.late_ns[slot] and rtt >= 0 else None
 
     def rtt_ns(self, slot: int) -> int | None:
         """Kernel receive stamp minus send stamp; None when the wall clock was stepped back in between."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
+from allhops.core.evidence import DIRECT, evidence_in, flags_in
 from allhops.core.ledger import ANSWERED, STATES
 from allhops.model import Address, Hop, Probe, ProbeState, Reply
-from allhops.wire.classify import KINDS
+from allhops.wire.classify import KINDS, PORT_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,15 +32,24 @@ def reply_from(plan: Plan, ledger: Ledger, slot: int) -> Reply | None:
     kind = KINDS[ledger.kind[slot]]
     if kind is None:
         return None
+    flags = ledger.flags[slot]
+    quotes = not flags & DIRECT
+    port_state = PORT_STATES[ledger.port_state[slot]]
     return Reply(
         address=address_from(ledger.responder_of(slot, plan.layout.family.address_size)),
         kind=kind,
         rtt_ns=ledger.rtt_ns(slot),
-        icmp_type=ledger.icmp_type[slot],
-        icmp_code=ledger.icmp_code[slot],
-        reply_ttl=ledger.reply_ttl[slot],
-        quoted_ttl=ledger.quoted_ttl[slot],
+        icmp_type=ledger.icmp_type[slot] if port_state is None else None,
+        icmp_code=ledger.icmp_code[slot] if port_state is None else None,
+        reply_ttl=ledger.reply_ttl[slot] or None,
+        quoted_ttl=ledger.quoted_ttl[slot] if quotes else None,
+        quoted_tos=ledger.quoted_tos[slot] if quotes else None,
         mtu=ledger.mtu[slot] or None,
+        port_state=port_state,
+        extensions=ledger.extensions.get(slot, ()),
+        matched=evidence_in(ledger.matched[slot]),
+        flags=flags_in(flags),
+        duplicates=ledger.duplicates[slot],
     )
 
 
@@ -53,6 +63,7 @@ def hop_from(plan: Plan, ledger: Ledger, ttl: int, slots: Iterable[int]) -> Hop:
                 probe_ttl=plan.ttl_of(slot),
                 state=STATES[ledger.state[slot]] or ProbeState.CANCELLED,
                 reply=reply_from(plan, ledger, slot) if ledger.state[slot] == ANSWERED else None,
+                late_rtt_ns=ledger.late_rtt_ns(slot),
             )
             for attempt, slot in enumerate(slots, start=1)
         ),

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Plan:
     """What is fixed before the first probe leaves.
 
-    `destinations` and `source` are packed addresses, 4 or 16 bytes; `source_ports` are the leased ports,
-    one a flow; `key` (16 bits) and `cookie` (4 bytes) are random, new for every session; `size` is that
-    of a whole probe, bytes.
+    `destinations` and `source` are packed addresses, 4 or 16 bytes; `source_ports` are the leased ports
+    (ICMP: identifiers), one a flow; `key` (16 bits) and `cookie` (4 bytes) are random, new for every session; `size` is
+    that of a whole probe, bytes.
     """
 
     layout: Layout
@@ -109,9 +109,11 @@ class Plan:
             source=self.source,
             destination=self.destination_of(course),
             source_port=self.source_port_of(course),
-            destination_port=self.options.destination_port,
+            destination_port=self.options.destination_port or 0,
             key=self.key,
             cookie=self.cookie,
             size=self.size,
             tos=self.options.tos,
+            dont_fragment=self.options.dont_fragment,
+            flow_label=self.options.flow_label or 0,
         )

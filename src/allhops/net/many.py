@@ -55,6 +55,7 @@ class TraceMany:
     async def _numbered(self) -> AsyncGenerator[tuple[int, Trace], None]:
         """(position in the input, trace) as they finish; every task has ended when this has."""
         tasks: set[asyncio.Task[tuple[int, Trace]]] = set()
+        finished: asyncio.Queue[asyncio.Task[tuple[int, Trace]]] = asyncio.Queue()
         source = _numbered(self._destinations)
         exhausted = False
         async with self._open_prober() as prober:
@@ -66,11 +67,13 @@ class TraceMany:
                         except StopAsyncIteration:
                             exhausted = True
                         else:
-                            tasks.add(asyncio.ensure_future(self._trace(prober, position, destination)))
+                            task = asyncio.ensure_future(self._trace(prober, position, destination))
+                            task.add_done_callback(finished.put_nowait)
+                            tasks.add(task)
                     if tasks:
-                        done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                        for task in done:
-                            yield task.result()
+                        task = await finished.get()
+                        tasks.remove(task)
+                        yield task.result()
             finally:
                 for task in tasks:
                     task.cancel()

@@ -56,6 +56,7 @@ class Prober:
         self.lane = ScalarLane(self.counters)
         self._ring = Ring(RING_PACKETS)
         self._flows: dict[_FlowKey, Tracing] = {}
+        self._cookies: dict[bytes, Tracing] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = False
         self._pid = os.getpid()
@@ -94,6 +95,7 @@ class Prober:
         self._check_owner()  # it may have been closed while the resolver was asked
         tracing = Tracing(self, str(destination), address, options, on_responder)
         self._flows[tracing.flow_key] = tracing
+        self._cookies[tracing.cookie] = tracing
         tracing.wake()
         return tracing
 
@@ -147,6 +149,7 @@ class Prober:
     def forget(self, tracing: Tracing) -> None:
         """A trace ended: its flow is nobody's now."""
         self._flows.pop(tracing.flow_key, None)
+        self._cookies.pop(tracing.cookie, None)
 
     def _check_owner(self) -> None:
         if os.getpid() != self._pid:
@@ -164,15 +167,16 @@ class Prober:
 
     def _dispatch(self, rows: list[ReplyRow]) -> None:
         """Give each reply to the trace that holds its flow, and let those traces go on."""
-        shares: dict[_FlowKey, list[ReplyRow]] = {}
+        """By cookie first: behind a NAT a quote may show another port, but it is the same payload."""
+        shares: dict[Tracing, list[ReplyRow]] = {}
         for row in rows:
-            shares.setdefault((row.error.family.version, row.error.protocol, row.flow), []).append(row)
-        for key, share in shares.items():
-            tracing = self._flows.get(key)
+            tracing = self._cookies.get(row.probe.cookie or b"") or self._flows.get(row.flow_key)
             if tracing is None:
-                self.counters.foreign += len(share)
+                self.lane.disown(row)
             else:
-                tracing.replies_received(share)
+                shares.setdefault(tracing, []).append(row)
+        for tracing, share in shares.items():
+            tracing.replies_received(share)
 
     def __repr__(self) -> str:
         return f"<Prober [{len(self._flows)} traces | {self.counters}]>"

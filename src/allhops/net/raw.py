@@ -5,8 +5,11 @@ reads their error queue: without it Linux reports success for packets that its o
 printed as silence (measured: 2,000 of 2,000 sends "succeed" into a full tbf; with it, 1,999 say ENOBUFS). An
 IPPROTO_RAW socket is never handed errors about UDP, so none of them is lost on a send either.
 
-Receiving is on one ICMP socket a family, with kernel receive stamps. IPv6 raw sockets leave the IP header
-out; it is put back from the control messages, so that beyond this file every packet is whole.
+Receiving is on one ICMP socket a family, with kernel receive stamps, and, from the first TCP trace on, one TCP socket a
+family that sees SYN-ACKs and RSTs to our ports only. IPv6 raw sockets leave the IP header out; it is put back from the
+control messages, so that beyond this file every packet is whole.
+
+What a destination answers to a UDP probe with a datagram (port 53, say) is not read: it does not name its probe.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from allhops.core.lanes import ROW_SIZE
 from allhops.errors import CapacityError, PrivilegeError
-from allhops.net.source import bind_to_interface, hold_port, socket_address
+from allhops.model import Protocol
+from allhops.net.filters import answers_to, attach
+from allhops.net.source import bind_to_interface, hold_flow, socket_address
 from allhops.wire.family import FAMILIES, IPV4, IPV6, Family, HeaderFields
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from allhops.core.lanes import Block, Ring
     from allhops.core.ledger import Counters
     from allhops.model import Address
+    from allhops.net.source import Held
     from allhops.options import TraceOptions
 
 RECEIVE_BUFFER = 4 << 20
@@ -54,17 +60,21 @@ class RawTransport:
 
     def __init__(self) -> None:
         self._receivers: list[_Receiver] = []
+        self._tcp_receivers: dict[int, _Receiver] = {}
         self._senders: dict[tuple[int, str | None], socket.socket] = {}
         self._leases: set[RawLease] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_readable: Callable[[], None] | None = None
+        self._counters: Counters | None = None
 
     def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
         """Open an ICMP socket a family; a machine without IPv6 gets along with one."""
         self._loop = asyncio.get_running_loop()
+        self._on_readable, self._counters = on_readable, counters
         try:
             for family in FAMILIES.values():
                 try:
-                    self._receivers.append(_Receiver(family, counters))
+                    self._add_receiver(family, family.icmp_protocol)
                 except OSError as error:
                     if error.errno != errno.EAFNOSUPPORT:
                         raise
@@ -73,25 +83,19 @@ class RawTransport:
             raise PrivilegeError(
                 "raw sockets are not allowed: run it with sudo, or give the process CAP_NET_RAW"
             ) from error
-        for receiver in self._receivers:
-            self._loop.add_reader(receiver.sock.fileno(), on_readable)
 
     def lease(self, destination: Address, options: TraceOptions) -> RawLease:
-        """Hold a port and find the socket that sends for it."""
-        port = hold_port(
-            destination,
-            destination_port=options.destination_port,
-            source=options.source,
-            source_port=options.source_port,
-            interface=options.interface,
-        )
+        """Hold a flow, and find the socket that sends for it."""
+        taken = {lease.source_port for lease in self._leases if lease.protocol is Protocol.ICMP}
+        held = hold_flow(destination, options, taken)
         try:
             sender = self._sender(destination.version, options.interface)
+            lease = RawLease(held, sender, destination, options.protocol, self._forget)
+            self._leases.add(lease)
+            self._admit_answers(lease)
         except BaseException:
-            port.close()
+            held.close()
             raise
-        lease = RawLease(port, sender, destination, self._leases.discard)
-        self._leases.add(lease)
         return lease
 
     def receive(self, ring: Ring) -> None:
@@ -107,11 +111,42 @@ class RawTransport:
                 self._loop.remove_reader(receiver.sock.fileno())
             receiver.sock.close()
         self._receivers.clear()
+        self._tcp_receivers.clear()
         for sender in self._senders.values():
             sender.close()
         self._senders.clear()
         for lease in tuple(self._leases):
             lease.close()
+
+    def _add_receiver(self, family: Family, protocol: int) -> _Receiver:
+        assert self._loop is not None  # opened
+        assert self._on_readable is not None
+        assert self._counters is not None
+        receiver = _Receiver(family, protocol, self._counters)
+        self._receivers.append(receiver)
+        self._loop.add_reader(receiver.sock.fileno(), self._on_readable)
+        return receiver
+
+    def _forget(self, lease: RawLease) -> None:
+        self._leases.discard(lease)
+        self._admit_answers(lease)
+
+    def _admit_answers(self, lease: RawLease) -> None:
+        """Let through the TCP segments for leases of this lease's family, now that there is one more or less."""
+        if lease.protocol is not Protocol.TCP:
+            return
+        receiver = self._tcp_receivers.get(lease.version)
+        if receiver is None:
+            if not self._receivers:
+                return
+            family = FAMILIES[lease.version]
+            receiver = self._tcp_receivers[lease.version] = self._add_receiver(family, socket.IPPROTO_TCP)
+        ports = sorted(
+            other.source_port
+            for other in self._leases
+            if other.version == lease.version and other.protocol is Protocol.TCP
+        )
+        attach(receiver.sock, answers_to(FAMILIES[lease.version], ports))
 
     def _sender(self, version: int, interface: str | None) -> socket.socket:
         sender = self._senders.get((version, interface))
@@ -121,19 +156,21 @@ class RawTransport:
 
 
 class RawLease:
-    """A held port, and the raw socket that sends in its name."""
+    """A held flow, and the raw socket that sends in its name."""
 
     def __init__(
         self,
-        port: socket.socket,
+        held: Held,
         sender: socket.socket,
         destination: Address,
+        protocol: Protocol,
         on_close: Callable[[RawLease], None],
     ) -> None:
-        name = port.getsockname()
-        self.source = socket.inet_pton(port.family, name[0].partition("%")[0])
-        self.source_port: int = name[1]
-        self._port = port
+        self.source = held.source
+        self.source_port = held.source_port
+        self.protocol = protocol
+        self.version = destination.version
+        self._held = held
         self._sender = sender
         self._where = socket_address(destination)
         self._on_close = on_close
@@ -153,19 +190,19 @@ class RawLease:
             block.handed += 1
 
     def close(self) -> None:
-        """Give the port back."""
-        self._port.close()
+        """Give the flow back."""
+        self._held.close()
         self._on_close(self)
 
 
 class _Receiver:
-    """One ICMP socket, and how its packets become whole rows."""
+    """One raw socket, and how its packets become whole rows."""
 
-    def __init__(self, family: Family, counters: Counters) -> None:
-        self._family = family
+    def __init__(self, family: Family, protocol: int, counters: Counters) -> None:
+        self._protocol = protocol
         self._counters = counters
         self._drops_seen = 0
-        self.sock = _open_receiver(family)
+        self.sock = _open_receiver(family, protocol)
         self._read_row = self._read_ipv4 if family is IPV4 else self._read_ipv6
 
     def drain(self, ring: Ring) -> None:
@@ -195,7 +232,7 @@ class _Receiver:
         fields = HeaderFields(
             source=socket.inet_pton(socket.AF_INET6, where[0].partition("%")[0]),
             destination=destination,
-            protocol=IPV6.icmp_protocol,
+            protocol=self._protocol,
             size=header + length,
         )
         row[:header] = IPV6.header(fields)
@@ -220,14 +257,26 @@ class _Receiver:
         return stamp_ns or time.time_ns(), hop_limit, destination
 
 
-def _open_receiver(family: Family) -> socket.socket:
-    """A non-blocking raw ICMP socket that lets only answers through, with stamps and a drop counter."""
+def _open_receiver(family: Family, protocol: int) -> socket.socket:
+    """A non-blocking raw socket that lets only answers through, with stamps and a drop counter."""
     domain = socket.AF_INET if family is IPV4 else socket.AF_INET6
-    sock = socket.socket(domain, socket.SOCK_RAW, family.icmp_protocol)
+    sock = socket.socket(domain, socket.SOCK_RAW, protocol)
     sock.setblocking(False)
+    if protocol == family.icmp_protocol:
+        _admit_icmp(sock, family)
+    else:
+        attach(sock, answers_to(family, ()))
     _grow_buffer(sock)
     sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+    if family is IPV6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    return sock
+
+
+def _admit_icmp(sock: socket.socket, family: Family) -> None:
+    """Let through the ICMP types that can answer a probe."""
     answers = (
         family.echo_reply,
         family.time_exceeded,
@@ -241,9 +290,6 @@ def _open_receiver(family: Family) -> socket.socket:
     else:
         blocked = ~sum({1 << kind for kind in answers}) & (1 << 256) - 1
         sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _words_of(blocked))
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    return sock
 
 
 def _words_of(bits: int) -> bytes:

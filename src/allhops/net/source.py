@@ -1,7 +1,9 @@
-"""Which source address the kernel would use, and a source port that nobody else has.
+"""Which source address the kernel would use, and a flow that nobody else has: a source port, or an ICMP identifier.
 
-One connected UDP socket does both: connecting looks up the route and chooses the address, and while it is
-open the port is taken. Nothing is sent on it.
+One connected UDP socket does both for UDP: connecting looks up the route and chooses the address, and while it is open
+the port is taken. For TCP a bound socket that does not listen takes the port; the kernel then answers a SYN-ACK with
+RST by itself, so that no half-open connection is left behind. An ICMP identifier is taken by a ping socket where
+net.ipv4.ping_group_range lets us have one, and is merely random where not. Nothing is sent on any of them.
 """
 
 from __future__ import annotations
@@ -9,17 +11,25 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from allhops.errors import AllhopsError, CapacityError, SendError, UsageError, explain_errno
+from allhops.model import Protocol
 
 if TYPE_CHECKING:
-    from allhops.model import Address
+    from collections.abc import Callable, Container
 
+    from allhops.model import Address
+    from allhops.options import TraceOptions
+
+DISCARD_PORT = 9
+"""Where a socket that only looks up a route is connected to, for a protocol without ports."""
 LOWEST_PORT = 32_768
 """Random source ports are drawn from here up to 65,535: below it, some firewalls know the numbers by name."""
 PORT_TRIES = 64
+_PING_PROTOCOLS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ANY = {4: "0.0.0.0", 6: "::"}  # only until connect chooses the address
@@ -63,13 +73,10 @@ def hold_port(
     Raises: UsageError (an unusable source, interface or broadcast destination), SendError (no route),
     CapacityError (no port or no file descriptor left).
     """
-    try:
-        sock = socket.socket(_FAMILIES[destination.version], socket.SOCK_DGRAM)
-    except OSError as error:
-        raise _capacity_or_send_error(error) from error
+    sock = _open(destination.version, socket.SOCK_DGRAM)
     try:
         bind_to_interface(sock, interface)
-        _bind(sock, destination.version, source, source_port)
+        _bind(sock, (_source_host(source, destination.version),), source_port)
         _connect(sock, destination, destination_port)
     except BaseException:
         sock.close()
@@ -77,15 +84,118 @@ def hold_port(
     return sock
 
 
-def _bind(sock: socket.socket, version: int, source: str | None, source_port: int | None) -> None:
-    host = _source_host(source, version)
-    for _ in range(PORT_TRIES):
-        port = source_port or LOWEST_PORT + secrets.randbelow(65_536 - LOWEST_PORT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A flow of ours until `close`: packed source address, and source port or ICMP identifier."""
+
+    source: bytes
+    source_port: int
+    sock: socket.socket | None
+    """What keeps others off it; None for an identifier that is merely random."""
+
+    def close(self) -> None:
+        """Give it back."""
+        if self.sock is not None:
+            self.sock.close()
+
+
+def hold_flow(destination: Address, options: TraceOptions, taken: Container[int] = ()) -> Held:
+    """A source address and a port or identifier for probes to a destination; `taken` are identifiers we have already.
+
+    Raises: UsageError, SendError, CapacityError, as `hold_port`.
+    """
+    return _HOLDERS[options.protocol](destination, options, taken)
+
+
+def _hold_udp(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:
+    sock = _route(destination, options, options.source_port)
+    name = sock.getsockname()
+    return Held(source=_packed(sock), source_port=name[1], sock=sock)
+
+
+def _hold_tcp(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:
+    with _route(destination, options, None) as route:
+        host, _, *scope = route.getsockname()
+        source = _packed(route)
+    sock = _open(destination.version, socket.SOCK_STREAM)
+    try:
+        _bind(sock, (host, *scope), options.source_port)
+    except BaseException:
+        sock.close()
+        raise
+    return Held(source=source, source_port=sock.getsockname()[1], sock=sock)
+
+
+def _hold_identifier(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:
+    with _route(destination, options, None) as route:
+        host, _, *scope = route.getsockname()
+        source = _packed(route)
+    if options.source_port in taken:
+        raise UsageError(f"ICMP identifier {options.source_port} is in use: choose another, or none")
+    sock = _open_ping(destination.version)
+    if sock is not None:
         try:
-            sock.bind((host, port))
+            _bind(sock, (host, *scope), options.source_port, lowest=1)
+        except BaseException:
+            sock.close()
+            raise
+        return Held(source=source, source_port=sock.getsockname()[1], sock=sock)
+    identifier = options.source_port or next(filter(lambda one: one not in taken, _random_ports(1)), None)
+    if identifier is None:
+        raise CapacityError(f"no free ICMP identifier after {PORT_TRIES} tries")
+    return Held(source=source, source_port=identifier, sock=None)
+
+
+_HOLDERS: dict[Protocol, Callable[[Address, TraceOptions, Container[int]], Held]] = {
+    Protocol.UDP: _hold_udp,
+    Protocol.TCP: _hold_tcp,
+    Protocol.ICMP: _hold_identifier,
+}
+
+
+def _route(destination: Address, options: TraceOptions, source_port: int | None) -> socket.socket:
+    """A UDP socket connected the way the probes will go."""
+    return hold_port(
+        destination,
+        destination_port=options.destination_port or DISCARD_PORT,
+        source=options.source,
+        source_port=source_port,
+        interface=options.interface,
+    )
+
+
+def _packed(sock: socket.socket) -> bytes:
+    return socket.inet_pton(sock.family, sock.getsockname()[0].partition("%")[0])
+
+
+def _open(version: int, kind: socket.SocketKind) -> socket.socket:
+    try:
+        return socket.socket(_FAMILIES[version], kind)
+    except OSError as error:
+        raise _capacity_or_send_error(error) from error
+
+
+def _open_ping(version: int) -> socket.socket | None:
+    """A ping socket; None where net.ipv4.ping_group_range does not let this group have one."""
+    try:
+        return socket.socket(_FAMILIES[version], socket.SOCK_DGRAM, _PING_PROTOCOLS[version])
+    except OSError:
+        return None
+
+
+def _random_ports(lowest: int) -> list[int]:
+    return [lowest + secrets.randbelow(65_536 - lowest) for _ in range(PORT_TRIES)]
+
+
+def _bind(sock: socket.socket, where: tuple[object, ...], source_port: int | None, lowest: int = LOWEST_PORT) -> None:
+    """Bind to `source_port`, or to the first free one of some random ones; `where` is host and maybe flow and scope."""
+    host, *rest = where
+    for port in [source_port] if source_port else _random_ports(lowest):
+        try:
+            sock.bind((host, port, *rest))
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
-                raise UsageError(f"{source} is not an address of this machine") from error
+                raise UsageError(f"{host} is not an address of this machine") from error
             if error.errno != errno.EADDRINUSE:
                 raise _capacity_or_send_error(error) from error
             if source_port is not None:

@@ -40,6 +40,7 @@ class Tracing:
         on_responder: Callable[[Address], None] | None,
     ) -> None:
         layout = LAYOUTS[options.protocol, address.version]
+        options.check_flow_label(address.version)
         self.destination = destination
         self.address = address
         self.options = options
@@ -59,6 +60,11 @@ class Tracing:
         """(IP version, protocol number, source port): what the port lease owns."""
         layout = self._session.plan.layout
         return layout.family.version, layout.protocol, self._lease.source_port
+
+    @property
+    def cookie(self) -> bytes:
+        """The random bytes that every probe of this trace carries."""
+        return self._session.plan.cookie
 
     async def __aiter__(self) -> AsyncIterator[Hop]:
         """Each hop as it becomes certain, in order of TTL, until the trace ends."""

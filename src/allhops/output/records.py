@@ -204,7 +204,7 @@ FLOW: Record[Flow] = Record(
         Field("source_port", _PORT, lambda flow: flow.source_port, "Source port.", origin="UDP header of the probes"),
         Field(
             "destination_port",
-            _PORT,
+            _or_null(_PORT),
             lambda flow: flow.destination_port,
             "Destination port.",
             origin="UDP header of the probes",

@@ -101,7 +101,7 @@ def annotation(reply: Reply) -> str:
     version, kind, code = reply.address.version, reply.icmp_type, reply.icmp_code
     if (version, kind, code) in _TOO_BIG:
         return f" !F-{reply.mtu or 0}"
-    if kind == _UNREACHABLE_TYPES[version]:
+    if kind == _UNREACHABLE_TYPES[version] and code is not None:
         return f" {_UNREACHABLE_MARKS[version].get(code, f'!<{code}>')}"
     return f" !<{kind}-{code}>"
 

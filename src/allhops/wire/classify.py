@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from allhops.model import ReplyKind
+from allhops.model import PortState, ReplyKind
 from allhops.wire.family import FAMILIES
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ KINDS: tuple[ReplyKind | None, ...] = (
     ReplyKind.DESTINATION,
     ReplyKind.UNREACHABLE,
 )
+
+NO_PORT, OPEN, CLOSED = range(3)
+
+PORT_STATES: tuple[PortState | None, ...] = (None, PortState.OPEN, PortState.CLOSED)
+"""Column value to public value."""
 
 
 def _table(family: Family) -> bytes:

@@ -4,7 +4,7 @@ Whatever differs between the families is a field here, so that no other file ask
 "which family?". Offsets are bytes from the start of the IP header. This file knows
 no clock and no socket.
 
-Source: RFC 791, RFC 792, RFC 8200, RFC 4443.
+Source: RFC 791, RFC 792, RFC 8200, RFC 4443, RFC 4884.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Family:
     ttl_offset: int
     ttl_word: int
     ttl_shift: int
+    tos_shift: int
+    """Bits to the right of the TOS or traffic class in the header's first 16-bit word."""
     protocol_offset: int
     checksum_offset: int | None
     source_offset: int
@@ -55,6 +57,12 @@ class Family:
     """Whether the ICMP checksum covers the addresses."""
     length_covers_header: bool
     """Whether the length field counts the IP header itself."""
+    extensible: frozenset[int]
+    """ICMP types that may carry extensions."""
+    length_attribute: int
+    """Offset in the ICMP header of the byte that says where the quote ends and extensions begin."""
+    length_unit: int
+    """Bytes that one of it counts."""
     never_responds: frozenset[int]
     """First bytes of addresses that no responder can have, but for a loopback destination's own."""
     default_size: int
@@ -125,6 +133,7 @@ IPV4 = Family(
     ttl_offset=8,
     ttl_word=8,
     ttl_shift=8,
+    tos_shift=0,
     protocol_offset=9,
     checksum_offset=10,
     source_offset=12,
@@ -140,6 +149,9 @@ IPV4 = Family(
     mtu_offset=6,
     icmp_has_pseudo_header=False,
     length_covers_header=True,
+    extensible=frozenset({3, 11, 12}),
+    length_attribute=5,
+    length_unit=4,
     never_responds=frozenset({0, 127, *range(224, 256)}),  # this network, loopback, multicast, class E
     default_size=60,
     header=_ipv4_header,
@@ -155,6 +167,7 @@ IPV6 = Family(
     ttl_offset=7,
     ttl_word=6,
     ttl_shift=0,
+    tos_shift=4,
     protocol_offset=6,
     checksum_offset=None,
     source_offset=8,
@@ -170,6 +183,9 @@ IPV6 = Family(
     mtu_offset=4,
     icmp_has_pseudo_header=True,
     length_covers_header=False,
+    extensible=frozenset({1, 3}),
+    length_attribute=4,
+    length_unit=8,
     never_responds=frozenset({0x00, 0xFF}),  # unspecified, loopback and v4-mapped; multicast
     default_size=80,
     header=_ipv6_header,

@@ -6,9 +6,19 @@ first four bytes of the transport header, flow label) is in the template; TTL an
 in the patches; the transport checksum is the same for all, by `codec.balance`.
 
 On IPv4 the IP ID carries the mark as well: 28 bytes are all that some routers quote.
+Where each type carries what:
+
+    type      flow                     mark and balance                    cookie
+    UDP       source port              payload                             payload
+    ICMP      identifier (checksum)    sequence; balance in the payload    payload
+    TCP SYN   source port              the sequence number's two halves    TSval of the timestamp option
+
+The SYN has the options of Linux's own, in its order (60 bytes over IPv4, 80 over IPv6): firewalls that drop bare SYNs
+let it pass, and a SYN-ACK echoes the cookie in TSecr (RFC 7323 3.2).
+
 Adding a probe type is adding an entry to `LAYOUTS`. This file knows no clock and no socket.
 
-Source: RFC 768, RFC 792, RFC 4443, RFC 9293.
+Source: RFC 768, RFC 792, RFC 4443, RFC 9293, RFC 7323.
 """
 
 from __future__ import annotations
@@ -17,7 +27,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from allhops.model import Protocol
+from allhops.model import Evidence, Protocol
 from allhops.wire.checksum import MASK, fold, pseudo_header_sum, word_sum
 from allhops.wire.codec import balance
 from allhops.wire.family import IPV4, IPV6, Family, HeaderFields
@@ -29,6 +39,14 @@ COOKIE_SIZE = 4
 """Bytes of the session's random cookie in a payload."""
 UDP = 17
 TCP = 6
+SYN, RST, ACK = 0x02, 0x04, 0x10
+"""Flags of a TCP header."""
+SYN_WINDOW = 64_240
+"""Linux's first window at an MTU of 1,500 bytes; any other would do."""
+ETHERNET_MTU = 1_500
+_TCP_HEADER = struct.Struct("!HHIIBBHHH")
+_TCP_HEADER_WORDS = 10
+"""32-bit words of a SYN's header: five fixed, five of options."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +70,21 @@ class Layout:
     """The word that must be the same in every probe besides: destination port, or ICMP type and code."""
     mark_offset: int
     balance_offset: int
-    cookie_offset: int | None
-    """None for a probe without payload."""
+    cookie_offset: int
     smallest_size: int
     """Bytes of the smallest whole packet that has room for every field above."""
+    flow_evidence: Evidence
+    """What a reply is matched on when it shows the right words at `flow_offset` and `peer_offset`."""
+    mark_evidence: Evidence
+    """The same for `mark_offset` and `balance_offset`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
     """What is constant over one flow: the arguments of a template.
 
-    `key` (16 bits) and `cookie` (4 bytes) are the session's secrets; `size` is that of the whole packet, bytes.
+    `source_port` is the identifier of ICMP, which has no use for `destination_port`. `key` (16 bits) and `cookie`
+    (4 bytes) are the session's secrets; `size` is that of the whole packet, bytes.
     """
 
     source: bytes
@@ -99,6 +121,27 @@ def _udp(flow: Flow, length: int) -> bytes:
     return struct.pack("!HHHH", flow.source_port, flow.destination_port, length, 0)
 
 
+def _echo_request(family: Family) -> Callable[[Flow, int], bytes]:
+    """ICMP header of an echo request, RFC 792 and RFC 4443 4.1; the sequence is the mark."""
+
+    def header(flow: Flow, length: int) -> bytes:
+        return struct.pack("!BBHHH", family.echo_request, 0, 0, flow.source_port, 0)
+
+    return header
+
+
+def _syn(family: Family) -> Callable[[Flow, int], bytes]:
+    """TCP header of a SYN, RFC 9293 3.1, with Linux's options: MSS, SACK permitted, timestamp, window scale."""
+    mss = ETHERNET_MTU - family.header_size - _TCP_HEADER.size
+    options = struct.pack("!BBH BB BBII B BBB", 2, 4, mss, 4, 2, 8, 10, 0, 0, 1, 3, 3, 7)
+
+    def header(flow: Flow, length: int) -> bytes:
+        ports = flow.source_port, flow.destination_port
+        return _TCP_HEADER.pack(*ports, 0, 0, _TCP_HEADER_WORDS << 4, SYN, SYN_WINDOW, 0, 0) + options
+
+    return header
+
+
 LAYOUTS: dict[tuple[Protocol, int], Layout] = {
     (Protocol.UDP, 4): Layout(
         family=IPV4,
@@ -112,6 +155,8 @@ LAYOUTS: dict[tuple[Protocol, int], Layout] = {
         mark_offset=32,
         balance_offset=34,
         smallest_size=36,
+        flow_evidence=Evidence.PORTS,
+        mark_evidence=Evidence.MARK,
     ),
     (Protocol.UDP, 6): Layout(
         family=IPV6,
@@ -125,6 +170,68 @@ LAYOUTS: dict[tuple[Protocol, int], Layout] = {
         mark_offset=52,
         balance_offset=54,
         smallest_size=56,
+        flow_evidence=Evidence.PORTS,
+        mark_evidence=Evidence.MARK,
+    ),
+    (Protocol.ICMP, 4): Layout(
+        family=IPV4,
+        protocol=IPV4.icmp_protocol,
+        transport=_echo_request(IPV4),
+        has_pseudo_header=False,
+        peer_offset=20,
+        checksum_offset=22,
+        flow_offset=24,
+        mark_offset=26,
+        cookie_offset=28,
+        balance_offset=32,
+        smallest_size=34,
+        flow_evidence=Evidence.IDENTIFIER,
+        mark_evidence=Evidence.SEQUENCE,
+    ),
+    (Protocol.ICMP, 6): Layout(
+        family=IPV6,
+        protocol=IPV6.icmp_protocol,
+        transport=_echo_request(IPV6),
+        has_pseudo_header=True,
+        peer_offset=40,
+        checksum_offset=42,
+        flow_offset=44,
+        mark_offset=46,
+        cookie_offset=48,
+        balance_offset=52,
+        smallest_size=54,
+        flow_evidence=Evidence.IDENTIFIER,
+        mark_evidence=Evidence.SEQUENCE,
+    ),
+    (Protocol.TCP, 4): Layout(
+        family=IPV4,
+        protocol=TCP,
+        transport=_syn(IPV4),
+        has_pseudo_header=True,
+        flow_offset=20,
+        peer_offset=22,
+        mark_offset=24,
+        balance_offset=26,
+        checksum_offset=36,
+        cookie_offset=48,
+        smallest_size=60,
+        flow_evidence=Evidence.PORTS,
+        mark_evidence=Evidence.SEQUENCE,
+    ),
+    (Protocol.TCP, 6): Layout(
+        family=IPV6,
+        protocol=TCP,
+        transport=_syn(IPV6),
+        has_pseudo_header=True,
+        flow_offset=40,
+        peer_offset=42,
+        mark_offset=44,
+        balance_offset=46,
+        checksum_offset=56,
+        cookie_offset=68,
+        smallest_size=80,
+        flow_evidence=Evidence.PORTS,
+        mark_evidence=Evidence.SEQUENCE,
     ),
 }
 """By (protocol, IP version). ADD A PROBE TYPE HERE."""
@@ -147,13 +254,13 @@ def build_template(layout: Layout, flow: Flow) -> Template:
     )
     length = flow.size - family.header_size
     packet = bytearray(family.header(fields) + layout.transport(flow, length).ljust(length, b"\0"))
-    if layout.cookie_offset is not None:
-        packet[layout.cookie_offset : layout.cookie_offset + COOKIE_SIZE] = flow.cookie
+    packet[layout.cookie_offset : layout.cookie_offset + COOKIE_SIZE] = flow.cookie
     # mark + balance(mark, key) is congruent to key: that is what `balance` is for.
     total = word_sum(packet[family.header_size :]) + flow.key
     if layout.has_pseudo_header:
         total += pseudo_header_sum(flow.source, flow.destination, layout.protocol, length)
-    # A UDP checksum of 0 would mean "none" (RFC 768) and is forbidden on IPv6 (RFC 8200 8.1).
+    # A UDP checksum of 0 would mean "none" (RFC 768) and is forbidden on IPv6 (RFC 8200 8.1); to ICMP and TCP both
+    # zeros of one's complement are the same.
     checksum = fold(total) ^ MASK or MASK
     struct.pack_into("!H", packet, layout.checksum_offset, checksum)
     return Template(
@@ -170,9 +277,9 @@ def build_template(layout: Layout, flow: Flow) -> Template:
 _BY_NUMBER = {(layout.family.version, layout.protocol): layout for layout in LAYOUTS.values()}
 
 
-def layout_of(version: int, protocol: int) -> Layout:
-    """Layout of the probe type with this protocol number; KeyError when we send none."""
-    return _BY_NUMBER[version, protocol]
+def layout_of(version: int, protocol: int) -> Layout | None:
+    """Layout of the probe type with this protocol number; None when we send none."""
+    return _BY_NUMBER.get((version, protocol))
 
 
 def patches(template: Template, ttl: int, mark: int) -> Iterator[tuple[int, int]]:

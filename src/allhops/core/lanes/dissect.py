@@ -1,119 +1,140 @@
-"""What dpkt says of one packet that arrived, behind a guard.
+"""What one packet that arrived says, with dpkt behind a guard.
 
-The header objects are dpkt's; ports and marks are read from the raw quote, because dpkt believes
-the quoted IP length, which some routers rewrite, and then drops the transport header. Nothing that
-the network sends raises past `dissect`: it returns None and the caller counts.
+dpkt checks and reads what is quoted and TCP's options; ports and marks are read from the raw bytes, because dpkt
+believes the quoted IP length, which some routers rewrite, and then drops the transport header. Nothing that
+the network sends raises past `dissect`: it says `MALFORMED` or `NOT_OURS`, and the caller counts.
 
 dpkt 1.9.8 lets exceptions of its own bugs out (AttributeError on IPv6 extension headers, RecursionError
-on some 300 nested IP headers), so what nests is turned away before dpkt sees it and the rest is caught.
-This file knows no clock and no socket.
+on some 300 nested IP headers), so it is shown nothing that nests and nothing with extension headers, and the rest is
+caught. This file knows no clock and no socket.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 import dpkt
 
 from allhops.core.lanes import ROW_SIZE
+from allhops.core.lanes.rows import ReplyRow, Sighting
 from allhops.wire.checksum import MASK, pseudo_header_sum, word_sum
+from allhops.wire.classify import CLOSED, DESTINATION, ERROR_KINDS, IGNORED, NO_PORT, OPEN
+from allhops.wire.extensions import ICMP_HEADER, split_body
 from allhops.wire.family import FAMILIES, Family
-from allhops.wire.probes import LAYOUTS
+from allhops.wire.probes import ACK, COOKIE_SIZE, RST, SYN, TCP, UDP, Layout, layout_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _HOSTILE = (dpkt.Error, AttributeError, IndexError, TypeError, ValueError, struct.error, RecursionError)
 _PARSERS = {4: dpkt.ip.IP, 6: dpkt.ip6.IP6}
-_PROBE_PROTOCOLS = {
-    version: {layout.protocol for layout in LAYOUTS.values() if layout.family.version == version}
-    for version in FAMILIES
-}
-ICMP_HEADER = 8
-"""Bytes before the quote in an ICMP error, both families."""
 SHORTEST_QUOTE = 8
 """Bytes of the quoted transport header, the least that RFC 792 asks for."""
+_TCP_HEADER = 20
+_TIMESTAMPS = struct.Struct("!II")
 
 
-class IcmpError(NamedTuple):
-    """An ICMP error, split. `quote` is the quoted packet from its IP header on, without IP options."""
+class Refusal(Enum):
+    """Why a packet makes no row."""
 
-    family: Family
-    responder: bytes
-    reply_ttl: int
-    icmp_type: int
-    icmp_code: int
-    mtu: int
-    protocol: int
-    destination: bytes
-    quoted_ttl: int
-    quote: bytes
+    MALFORMED = "malformed"
+    NOT_OURS = "not_ours"
+    """A sound packet that is no reply to a kind of probe that we send."""
 
 
-NOT_AN_ERROR = object()
-"""A sound packet that is no ICMP error about a kind of probe that we send."""
+if TYPE_CHECKING:
+    _Reader = Callable[[Family, bytes, int, int], ReplyRow | Refusal]
+    """(family, whole packet, offset of its transport header, receive stamp)."""
+
+MALFORMED, NOT_OURS = Refusal.MALFORMED, Refusal.NOT_OURS
 
 
-def dissect(packet: memoryview) -> IcmpError | object | None:
-    """Split a whole IP packet; `NOT_AN_ERROR` when it is somebody else's business, None when malformed."""
+def dissect(packet: memoryview, stamp_ns: int) -> ReplyRow | Refusal:
+    """Read a whole IP packet."""
     family = FAMILIES.get(packet[0] >> 4) if packet else None
-    if family is None or len(packet) > ROW_SIZE:
-        return None
+    if family is None or not family.header_size <= len(packet) <= ROW_SIZE:
+        return MALFORMED
     header = family.header_length(packet[0])
-    quote_at = header + ICMP_HEADER
-    if header < family.header_size or len(packet) < quote_at:
-        return None
-    if packet[family.protocol_offset] != family.icmp_protocol or packet[header] not in _error_types(family):
-        return NOT_AN_ERROR
     end = int.from_bytes(packet[family.length_offset : family.length_offset + 2], "big")
     end += 0 if family.length_covers_header else header
-    if end > len(packet) or end < quote_at + family.header_size + SHORTEST_QUOTE:
-        return None
-    if packet[quote_at + family.protocol_offset] not in _PROBE_PROTOCOLS[family.version]:
-        return NOT_AN_ERROR
-    if not _checksum_is_right(family, packet, header, end):
-        return None
+    if not family.header_size <= header <= end - ICMP_HEADER <= len(packet) - ICMP_HEADER:
+        return MALFORMED
+    protocol = packet[family.protocol_offset]
+    read = _READERS.get((family.version, protocol, packet[header] if protocol == family.icmp_protocol else None))
+    if read is None:
+        return NOT_OURS
     try:
-        return _read(family, bytes(packet[:end]), header)
+        return read(family, bytes(packet[:end]), header, stamp_ns)
     except _HOSTILE:
-        return None
+        return MALFORMED
 
 
-def _error_types(family: Family) -> tuple[int, ...]:
-    return family.time_exceeded, family.unreachable, family.too_big[0], family.parameter_problem
+# ICMP errors
 
 
-def _checksum_is_right(family: Family, packet: memoryview, header: int, end: int) -> bool:
-    """RFC 792; RFC 4443 2.3, whose checksum covers a pseudo-header."""
-    total = word_sum(packet[header:end])
-    if family.icmp_has_pseudo_header:
-        source = bytes(packet[family.source_offset : family.source_offset + family.address_size])
-        destination = bytes(packet[family.destination_offset : family.destination_offset + family.address_size])
-        total += pseudo_header_sum(source, destination, family.icmp_protocol, end - header)
-    return total % MASK == 0
-
-
-def _read(family: Family, packet: bytes, header: int) -> IcmpError | None:
-    outer: Any = _PARSERS[family.version](packet)
-    icmp = outer.data
-    quoted = icmp.data.data
-    if not isinstance(quoted, _PARSERS[family.version]):
-        return None
-    quote_at = header + ICMP_HEADER
-    quoted_header = family.header_length(packet[quote_at])
-    quote = packet[quote_at : quote_at + family.header_size] + packet[quote_at + quoted_header :]
-    if quoted_header < family.header_size or len(quote) < family.header_size + SHORTEST_QUOTE:
-        return None
-    return IcmpError(
-        family=family,
-        responder=outer.src,
+def _read_error(family: Family, packet: bytes, header: int, stamp_ns: int) -> ReplyRow | Refusal:
+    """An ICMP error about a kind of probe that we send."""
+    icmp_type, icmp_code = packet[header], packet[header + 1]
+    kind = ERROR_KINDS[family.version][icmp_type << 8 | icmp_code]
+    if kind == IGNORED:
+        return NOT_OURS
+    body, extensions = split_body(family, packet[header:])
+    if len(body) < family.header_size + SHORTEST_QUOTE:
+        return MALFORMED
+    layout = layout_of(family.version, body[family.protocol_offset])
+    quoted_header = family.header_length(body[0])
+    if body[0] >> 4 != family.version or not family.header_size <= quoted_header <= len(body) - SHORTEST_QUOTE:
+        return MALFORMED
+    if layout is None or body[quoted_header] not in _first_bytes(layout):
+        return NOT_OURS
+    if not _checksum_is_right(family, packet, header):
+        return MALFORMED
+    quote = _without_padding(family, body[: family.header_size] + body[quoted_header:])
+    return ReplyRow(
+        stamp_ns=stamp_ns,
+        kind=kind,
+        responder=_source(family, packet),
         reply_ttl=packet[family.ttl_offset],
-        icmp_type=icmp.type,
-        icmp_code=icmp.code,
-        mtu=_mtu(family, packet, header, icmp.type, icmp.code),
-        protocol=quote[family.protocol_offset],
-        destination=quoted.dst,
+        icmp_type=icmp_type,
+        icmp_code=icmp_code,
         quoted_ttl=quote[family.ttl_offset],
-        quote=quote,
+        quoted_tos=(quote[0] << 8 | quote[1]) >> family.tos_shift & 0xFF,
+        mtu=_mtu(family, packet, header, icmp_type, icmp_code),
+        port_state=NO_PORT,
+        extensions=extensions,
+        probe=_quoted_probe(layout, body, quote),
     )
+
+
+def _quoted_probe(layout: Layout, body: bytes, quote: bytes) -> Sighting:
+    """The probe in a quote whose IP options, if any, have been cut out. Raises what dpkt raises."""
+    family = layout.family
+    parser = _PARSERS[family.version]
+    quoted: Any = parser(body)
+    # No probe leaves with an ID or a checksum of 0: who shows that has wiped it out.
+    ip_id = None if family.id_offset is None else _word(quote, family.id_offset)
+    return _probe_laid_out(layout, quote)._replace(
+        source=quoted.src,
+        destination=quoted.dst,
+        peer=_word(quote, layout.peer_offset),
+        ip_id=ip_id or None,
+        checksum=_word(quote, layout.checksum_offset) or None,
+        is_quote=True,
+    )
+
+
+def _first_bytes(layout: Layout) -> range:
+    """First transport byte of a quoted probe: anything, but of ICMP only echo requests are ever answered by errors."""
+    kind = layout.family.echo_request
+    return range(kind, kind + 1) if layout.protocol == layout.family.icmp_protocol else range(256)
+
+
+def _without_padding(family: Family, quote: bytes) -> bytes:
+    """A quote as long as it is true: some routers quote 8 bytes and fill up with zeros (RFC 4884 4 wants 128 bytes)."""
+    shortest = family.header_size + SHORTEST_QUOTE
+    return quote if quote[shortest:].strip(b"\0") else quote[:shortest]
 
 
 def _mtu(family: Family, packet: bytes, header: int, icmp_type: int, icmp_code: int) -> int:
@@ -121,3 +142,136 @@ def _mtu(family: Family, packet: bytes, header: int, icmp_type: int, icmp_code: 
     if (icmp_type, icmp_code) != family.too_big:
         return 0
     return min(int.from_bytes(packet[header + family.mtu_offset : header + ICMP_HEADER], "big"), MASK)
+
+
+# Direct answers
+
+
+def _read_echo_reply(family: Family, packet: bytes, header: int, stamp_ns: int) -> ReplyRow | Refusal:
+    """An echo reply is laid out like its request: identifier, sequence and payload come back where they were."""
+    layout = layout_of(family.version, family.icmp_protocol)
+    if layout is None or not _checksum_is_right(family, packet, header):
+        return MALFORMED
+    probe = _probe_laid_out(layout, bytes(family.header_size) + packet[header:])
+    return _answer(family, packet, header, stamp_ns, probe, NO_PORT)
+
+
+def _read_udp(family: Family, packet: bytes, header: int, stamp_ns: int) -> ReplyRow | Refusal:
+    """A datagram to one of our ports: which probe it answers, only a payload that came back can tell."""
+    layout = layout_of(family.version, UDP)
+    if layout is None:
+        return NOT_OURS
+    datagram: Any = dpkt.udp.UDP(packet[header:])
+    probe = _probe_laid_out(layout, bytes(family.header_size) + packet[header:])
+    return _answer(family, packet, header, stamp_ns, probe._replace(flow=datagram.dport, peer=datagram.sport), OPEN)
+
+
+def _read_tcp(family: Family, packet: bytes, header: int, stamp_ns: int) -> ReplyRow | Refusal:
+    """A SYN-ACK or RST acknowledges the sequence number after the SYN's (RFC 9293 3.5, 3.10.7.1)."""
+    layout = layout_of(family.version, TCP)
+    if layout is None or len(packet) < header + _TCP_HEADER:
+        return MALFORMED
+    segment: Any = dpkt.tcp.TCP(packet[header:])
+    if segment.flags & (SYN | ACK) != SYN | ACK and segment.flags & (RST | ACK) != RST | ACK:
+        return NOT_OURS
+    sequence = segment.ack - 1 & 0xFFFFFFFF
+    probe = Sighting(
+        layout=layout,
+        source=b"",
+        destination=b"",
+        flow=segment.dport,
+        peer=segment.sport,
+        ip_id=None,
+        checksum=None,
+        mark=sequence >> 16,
+        balance=sequence & MASK,
+        cookie=_echoed_timestamp(segment),
+        is_quote=False,
+    )
+    return _answer(family, packet, header, stamp_ns, probe, CLOSED if segment.flags & RST else OPEN)
+
+
+def _echoed_timestamp(segment: Any) -> bytes | None:
+    """TSecr of a timestamp option, which holds the TSval of the SYN (RFC 7323 3.2); None when there is none, or 0."""
+    for kind, data in filter(None, dpkt.tcp.parse_opts(segment.opts)):
+        if kind == dpkt.tcp.TCP_OPT_TIMESTAMP and len(data) == _TIMESTAMPS.size and any(data[COOKIE_SIZE:]):
+            return bytes(data[COOKIE_SIZE:])
+    return None
+
+
+def _answer(family: Family, packet: bytes, header: int, stamp_ns: int, probe: Sighting, port_state: int) -> ReplyRow:
+    """The row of the destination's own answer. Its type and code are only meant for ICMP."""
+    source = _source(family, packet)
+    us = packet[family.destination_offset : family.destination_offset + family.address_size]
+    return ReplyRow(
+        stamp_ns=stamp_ns,
+        kind=DESTINATION,
+        responder=source,
+        reply_ttl=packet[family.ttl_offset],
+        icmp_type=packet[header],
+        icmp_code=packet[header + 1],
+        quoted_ttl=0,
+        quoted_tos=0,
+        mtu=0,
+        port_state=port_state,
+        extensions=(),
+        probe=probe._replace(source=us, destination=source),
+    )
+
+
+# Both
+
+
+def _probe_laid_out(layout: Layout, probe: bytes) -> Sighting:
+    """What bytes that are laid out like a probe, from its IP header on and perhaps cut short, show of it."""
+    cookie = probe[layout.cookie_offset : layout.cookie_offset + COOKIE_SIZE]
+    return Sighting(
+        layout=layout,
+        source=b"",
+        destination=b"",
+        flow=probe[layout.flow_offset] << 8 | probe[layout.flow_offset + 1],
+        peer=None,
+        ip_id=None,
+        checksum=None,
+        mark=_word(probe, layout.mark_offset),
+        balance=_word(probe, layout.balance_offset),
+        cookie=cookie if len(cookie) == COOKIE_SIZE else None,
+        is_quote=False,
+    )
+
+
+def _word(data: bytes, offset: int) -> int | None:
+    return data[offset] << 8 | data[offset + 1] if len(data) >= offset + 2 else None
+
+
+def _source(family: Family, packet: bytes) -> bytes:
+    return packet[family.source_offset : family.source_offset + family.address_size]
+
+
+def _checksum_is_right(family: Family, packet: bytes, header: int) -> bool:
+    """ICMP's: RFC 792; RFC 4443 2.3, which covers a pseudo-header.
+
+    Those of UDP and TCP are not looked at: raw sockets see packets before the kernel or the network card has completed
+    them, and on veth and loopback nobody ever does (Linux, CHECKSUM_PARTIAL).
+    """
+    total = word_sum(packet[header:])
+    if family.icmp_has_pseudo_header:
+        source, at = _source(family, packet), family.destination_offset
+        destination = packet[at : at + family.address_size]
+        total += pseudo_header_sum(source, destination, family.icmp_protocol, len(packet) - header)
+    return total % MASK == 0
+
+
+def _readers() -> dict[tuple[int, int, int | None], _Reader]:
+    """By (IP version, protocol number, ICMP type or None): who reads it."""
+    readers: dict[tuple[int, int, int | None], _Reader] = {}
+    for version, family in FAMILIES.items():
+        readers[version, UDP, None] = _read_udp
+        readers[version, TCP, None] = _read_tcp
+        readers[version, family.icmp_protocol, family.echo_reply] = _read_echo_reply
+        for icmp_type in (family.time_exceeded, family.unreachable, family.too_big[0], family.parameter_problem):
+            readers[version, family.icmp_protocol, icmp_type] = _read_error
+    return readers
+
+
+_READERS = _readers()
