@@ -198,7 +198,7 @@ class Probe:
     """One packet that was sent, and what came of it."""
 
     attempt: int
-    """Position on its hop's row, from 1."""
+    """How many times this TTL had been asked, this time included; more than the caller asked for on a row in doubt."""
     probe_ttl: int
     """TTL as sent. On the destination's row it may be larger than the hop's: see `Hop`."""
     state: ProbeState
@@ -206,6 +206,19 @@ class Probe:
     """None when nobody answered."""
     late_rtt_ns: int | None = None
     """RTT of a reply that came after the probe was given up: it stays lost."""
+
+
+class Verdict(StrEnum):
+    """What a row that looks wrong turned out to be, once it was asked again while there was time."""
+
+    SILENT = "silent"
+    """Nobody answers at this TTL."""
+    RATE_LIMITED = "rate_limited"
+    """The responder answers, but not every probe, while what lies beyond it does: it limits its answers."""
+    LOAD_BALANCED = "load_balanced"
+    """More than one responder although every probe has the same flow: balanced by packet, or the path changed."""
+    LOOP = "loop"
+    """The responder is one of those that the packets come back to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +231,8 @@ class Hop:
 
     ttl: int
     probes: tuple[Probe, ...]
+    verdict: Verdict | None = None
+    """None for a row that nothing is wrong with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,13 +58,13 @@ def test_rows_are_told_in_order_and_as_the_trace_has_them(played: VirtualTrace) 
 
 
 def first_replies(hop: Hop) -> Hop:
-    """A row without what may still be added to it once it is told: further replies to the same probes."""
+    """A row without what may be added to it after it was told: further replies to the same probes, a verdict."""
 
     def first(probe: Probe) -> Probe:
         reply = probe.reply and replace(probe.reply, duplicates=0, flags=())
         return replace(probe, reply=reply, late_rtt_ns=None)
 
-    return replace(hop, probes=tuple(map(first, hop.probes)))
+    return replace(hop, probes=tuple(map(first, hop.probes)), verdict=None)
 
 
 def trace(scenario: str, destination: str = "203.0.113.9") -> Trace:

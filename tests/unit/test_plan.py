@@ -23,11 +23,16 @@ def plan() -> Plan:
 
 
 def test_slots_are_dense_and_each_names_its_probe(plan: Plan) -> None:
-    seen = [plan.slot(course, ttl, attempt) for course in range(6) for ttl in range(3, 13) for attempt in range(2)]
+    seen = [
+        plan.slot(course, ttl, attempt)
+        for course in range(6)
+        for ttl in range(3, 13)
+        for attempt in range(plan.slots_per_row)
+    ]
     assert seen == list(range(plan.slots))
     for course in range(6):
         for ttl in range(3, 13):
-            for attempt in range(2):
+            for attempt in range(plan.slots_per_row):
                 slot = plan.slot(course, ttl, attempt)
                 assert (plan.course_of(slot), plan.ttl_of(slot), plan.attempt_of(slot)) == (course, ttl, attempt)
 

@@ -1,8 +1,10 @@
 """One flow to one destination as it unfolds: where the path ends, and what is still worth waiting for.
 
-The path ends at the lowest TTL that reached the destination; failing that, at the lowest that somebody
-called unreachable; failing that, where a loop closes. Rows below that end matter, and so does the end's own
-row until it has all its samples; nothing else can change the result.
+The path ends at the lowest TTL that reached the destination. When rows right below it stayed silent and the quoted
+TTL says that probes with those TTLs would have arrived as well, it ends at the lowest of them: their probes were lost.
+Failing a destination, it ends at the lowest TTL that somebody called unreachable; failing that, where a loop closes.
+Rows below that end matter, and so does the end's own row until it has all its samples; nothing else can change the
+result.
 
 **Waiting.** Nobody can tell a slow hop from a silent one except by waiting, so a probe is given up late enough for
 the slow ones and early enough that silence does not cost what it costs elsewhere. What this trace has heard sets
@@ -14,6 +16,7 @@ the wait, within the caller's timeout:
 * Nothing beyond it answered, but something before did: `TAIL_FACTOR` times the slowest RTT, at least half of
   the timeout (1 s): the destination itself may be among these.
 * Nothing has answered at all: the whole timeout.
+* A probe that asks a row again, alone: half of that. It leaves when half of the wait is over, so it costs no time.
 
 This file reads no clock.
 """
@@ -22,7 +25,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from allhops.core.ledger import ANSWERED, CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT
+from allhops.core.doubt import verdict
+from allhops.core.evidence import DIRECT
+from allhops.core.ledger import ANSWERED, CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, UNSENT
 from allhops.core.paths import hop_from
 from allhops.model import StopReason
 from allhops.wire.classify import DESTINATION, UNREACHABLE
@@ -54,10 +59,13 @@ class Course:
         self.unreachable_ttl: int | None = None
         self.loop_ttl: int | None = None
         self.highest_heard = plan.options.first_ttl - 1
+        self.highest_transit = plan.options.first_ttl - 1
         self.slowest_ns = 0
         self.sent = 0
         self.failed = 0
         self.last_error = 0
+        self.looping: frozenset[bytes] = frozenset()
+        self._quoted_distance: int | None = None
         self._met: dict[int, set[bytes]] = {}
 
     # What happened
@@ -77,21 +85,23 @@ class Course:
         self.highest_heard = max(self.highest_heard, ttl)
         if kind == DESTINATION:
             self.reached_ttl = min(self.reached_ttl or ttl, ttl)
+            self._note_quoted_distance(slot)
         elif kind == UNREACHABLE:
             self.unreachable_ttl = min(self.unreachable_ttl or ttl, ttl)
-        elif self.loop_ttl is None:
-            self.loop_ttl = self._loop_closes_at(ttl, self.responder_of(slot))
+        else:
+            self.highest_transit = max(self.highest_transit, ttl)
+            self._note_router(ttl, self.responder_of(slot))
 
     def expire(self, now: float) -> float | None:
         """Give up the probes whose wait is over; when the next one's will be, if any is in flight."""
         state, sent_at = self.ledger.state, self.ledger.sent_at
         earliest: float | None = None
         for ttl in self._ttls():
-            wait = self._wait(ttl)
+            wait = self.near_wait if ttl <= (self.end_ttl or self.highest_heard) else self.tail_wait
             for slot in self.plan.row(self.index, ttl):
                 if state[slot] != IN_FLIGHT:
                     continue
-                expiry = sent_at[slot] + wait
+                expiry = sent_at[slot] + (wait / 2 if self.plan.is_spare(slot) else wait)
                 if expiry <= now:
                     state[slot] = TIMED_OUT
                 elif earliest is None or expiry < earliest:
@@ -114,7 +124,9 @@ class Course:
     @property
     def end_ttl(self) -> int | None:
         """TTL of the path's last row, as far as is known; None while it may go on."""
-        return self.reached_ttl or self.unreachable_ttl or self.loop_ttl
+        if self.reached_ttl is not None:
+            return self._lowest_arrival(self.reached_ttl)
+        return self.unreachable_ttl or self.loop_ttl
 
     @property
     def unsendable(self) -> bool:
@@ -135,8 +147,11 @@ class Course:
         """Whether every probe of a row has ended, or the end's row has all its samples."""
         if ttl == self.end_ttl and self._end_row_is_full(ttl):
             return True
-        state = self.ledger.state
-        return all(state[slot] in _FINAL for slot in self.plan.row(self.index, ttl))
+        return self._has_ended(ttl)
+
+    def is_silent(self, ttl: int) -> bool:
+        """Whether nothing has answered at a TTL so far."""
+        return all(self.ledger.state[slot] != ANSWERED for slot in self.plan.row(self.index, ttl))
 
     def row_is_certain(self, ttl: int) -> bool:
         """Whether a complete row can be shown before the trace ends: the path is known to pass it."""
@@ -164,13 +179,13 @@ class Course:
 
     def hop(self, ttl: int) -> Hop:
         """The row at one TTL. The end's row takes later arrivals at the same end as further samples."""
-        row = list(self.plan.row(self.index, ttl))
-        if ttl == self.end_ttl:
-            state = self.ledger.state
-            answered = [slot for slot in row if state[slot] == ANSWERED]
-            silent = [slot for slot in row if state[slot] != ANSWERED]
-            row = (answered + self._further_samples(ttl) + silent)[: len(row)]
-        return hop_from(self.plan, self.ledger, ttl, row)
+        state, attempts = self.ledger.state, self.plan.options.attempts
+        row = [slot for slot in self.plan.row(self.index, ttl) if state[slot] != UNSENT]
+        answered = [slot for slot in row if state[slot] == ANSWERED]
+        further = self._further_samples(ttl) if ttl == self.end_ttl else []
+        silent = [slot for slot in row if state[slot] != ANSWERED]
+        chosen = (answered + further + silent)[:attempts]
+        return hop_from(self.plan, self.ledger, ttl, sorted(chosen), verdict(self, ttl))
 
     # How
 
@@ -178,15 +193,35 @@ class Course:
         """TTLs whose rows matter."""
         return range(self.plan.options.first_ttl, (self.end_ttl or self.plan.options.max_ttl) + 1)
 
-    def _wait(self, ttl: int) -> float:
-        """Seconds that a probe with this TTL is waited for; see the module."""
+    @property
+    def near_wait(self) -> float:
+        """Seconds that a probe is waited for at whose TTL, or beyond, something has answered."""
         timeout = self.plan.options.timeout
-        slowest = self.slowest_ns / 1e9
-        if ttl <= (self.end_ttl or self.highest_heard):
-            return min(timeout, max(NEAR_FACTOR * slowest, NEAR_SHARE * timeout))
-        if self.slowest_ns:
-            return min(timeout, max(TAIL_FACTOR * slowest, TAIL_SHARE * timeout))
-        return timeout
+        return min(timeout, max(NEAR_FACTOR * self.slowest_ns / 1e9, NEAR_SHARE * timeout))
+
+    @property
+    def tail_wait(self) -> float:
+        """Seconds that a probe is waited for beyond the last answer."""
+        timeout = self.plan.options.timeout
+        if not self.slowest_ns:
+            return timeout
+        return min(timeout, max(TAIL_FACTOR * self.slowest_ns / 1e9, TAIL_SHARE * timeout))
+
+    def _has_ended(self, ttl: int) -> bool:
+        """Whether every probe of a row has ended that was sent, or as many were answered as the caller asked for."""
+        state, plan = self.ledger.state, self.plan
+        row = plan.row(self.index, ttl)
+        if sum(state[slot] == ANSWERED for slot in row) >= plan.options.attempts:
+            return True
+        return all(state[slot] in _FINAL or (state[slot] == UNSENT and plan.is_spare(slot)) for slot in row)
+
+    def _lowest_arrival(self, reached_ttl: int) -> int:
+        """`reached_ttl`, or less when the quoted TTL says so and all rows in between ended in silence."""
+        distance = self._quoted_distance
+        if distance is None or not self.highest_transit < distance < reached_ttl:
+            return reached_ttl
+        silent = all(map(self._has_ended, range(distance, reached_ttl)))
+        return distance if silent else reached_ttl
 
     def _end_row_is_full(self, end: int) -> bool:
         state = self.ledger.state
@@ -201,11 +236,29 @@ class Course:
         above = range(self.plan.slot(self.index, end + 1, 0), self.plan.course_slots(self.index).stop)
         return [slot for slot in above if state[slot] == ANSWERED and kind[slot] == wanted]
 
-    def _loop_closes_at(self, ttl: int, responder: bytes) -> int | None:
-        """TTL of the third visit, if this responder was met at three TTLs with another one in between."""
-        self._met.setdefault(ttl, set()).add(responder)
-        visits = sorted(visited for visited, met in self._met.items() if responder in met)[:LOOP_VISITS]
-        if len(visits) < LOOP_VISITS:
-            return None
-        between = (met for visited, met in self._met.items() if visits[0] < visited < visits[-1])
-        return visits[-1] if any(responder not in met for met in between) else None
+    def routers_at(self, ttl: int) -> set[bytes]:
+        """Packed addresses of the routers that were met at a TTL."""
+        return self._met.get(ttl, set())
+
+    def visits(self, router: bytes) -> int:
+        """At how many TTLs a router was met."""
+        return sum(router in met for met in self._met.values())
+
+    def _note_router(self, ttl: int, router: bytes) -> None:
+        """A loop is closed at the third TTL with one router, if another one was met in between."""
+        self._met.setdefault(ttl, set()).add(router)
+        visited = sorted(at for at, met in self._met.items() if router in met)[:LOOP_VISITS]
+        if len(visited) < LOOP_VISITS:
+            return
+        between = [met for at, met in self._met.items() if visited[0] < at < visited[-1]]
+        if any(router not in met for met in between):
+            self.loop_ttl = min(self.loop_ttl or visited[-1], visited[-1])
+            self.looping |= {router}.union(*between)
+
+    def _note_quoted_distance(self, slot: int) -> None:
+        """How far away the destination is by the TTL that was left of the probe: a probe with that TTL just arrives."""
+        left, ttl = self.ledger.quoted_ttl[slot], self.plan.ttl_of(slot)
+        if self.ledger.flags[slot] & DIRECT or not 1 <= left <= ttl:
+            return
+        distance = max(ttl - left + 1, self.plan.options.first_ttl)
+        self._quoted_distance = min(self._quoted_distance or distance, distance)

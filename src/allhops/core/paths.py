@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from allhops.core.evidence import DIRECT, evidence_in, flags_in
 from allhops.core.ledger import ANSWERED, STATES
-from allhops.model import Address, Hop, Probe, ProbeState, Reply
+from allhops.model import Address, Hop, Probe, ProbeState, Reply, Verdict
 from allhops.wire.classify import KINDS, PORT_STATES
 
 if TYPE_CHECKING:
@@ -53,18 +53,19 @@ def reply_from(plan: Plan, ledger: Ledger, slot: int) -> Reply | None:
     )
 
 
-def hop_from(plan: Plan, ledger: Ledger, ttl: int, slots: Iterable[int]) -> Hop:
+def hop_from(plan: Plan, ledger: Ledger, ttl: int, slots: Iterable[int], verdict: Verdict | None = None) -> Hop:
     """The hop at one TTL, made of these slots; a slot that has not ended counts as cancelled."""
     return Hop(
         ttl=ttl,
         probes=tuple(
             Probe(
-                attempt=attempt,
+                attempt=plan.attempt_of(slot) + 1,
                 probe_ttl=plan.ttl_of(slot),
                 state=STATES[ledger.state[slot]] or ProbeState.CANCELLED,
                 reply=reply_from(plan, ledger, slot) if ledger.state[slot] == ANSWERED else None,
                 late_rtt_ns=ledger.late_rtt_ns(slot),
             )
-            for attempt, slot in enumerate(slots, start=1)
+            for slot in slots
         ),
+        verdict=verdict,
     )

@@ -1,8 +1,9 @@
 """A trace is a plan of slots: the dense integer index of every probe that may be sent.
 
-    slot = ((destination * flows + flow) * ttls + ttl - first_ttl) * attempts + attempt
+    slot = ((destination * flows + flow) * ttls + ttl - first_ttl) * row + attempt
 
-A *course* is one flow to one destination: the slots that together show one path. This file
+A row of slots is all that may be sent at one TTL: the attempts that the caller asked for, and a few spare ones, for a
+row that is asked again. A *course* is one flow to one destination: the slots that together show one path. This file
 knows no clock.
 """
 
@@ -17,6 +18,10 @@ from allhops.wire.probes import Flow, Template, build_template
 if TYPE_CHECKING:
     from allhops.options import TraceOptions
     from allhops.wire.probes import Layout
+
+
+SPARE_ATTEMPTS = 3
+"""How often one row may be asked again. With the most attempts that a caller may ask for, a mark has room for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +44,14 @@ class Plan:
     ttls: int = field(init=False)
     slots_per_course: int = field(init=False)
     courses: int = field(init=False)
+    slots_per_row: int = field(init=False)
     _templates: dict[int, Template] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         ttls = self.options.max_ttl - self.options.first_ttl + 1
         object.__setattr__(self, "ttls", ttls)
-        object.__setattr__(self, "slots_per_course", ttls * self.options.attempts)
+        object.__setattr__(self, "slots_per_row", self.options.attempts + SPARE_ATTEMPTS)
+        object.__setattr__(self, "slots_per_course", ttls * self.slots_per_row)
         object.__setattr__(self, "courses", len(self.destinations) * len(self.source_ports))
 
     @property
@@ -64,12 +71,16 @@ class Plan:
 
     def slot(self, course: int, ttl: int, attempt: int) -> int:
         """Slot of the probe with this TTL and attempt (from 0) on this course."""
-        return (course * self.ttls + ttl - self.options.first_ttl) * self.options.attempts + attempt
+        return (course * self.ttls + ttl - self.options.first_ttl) * self.slots_per_row + attempt
 
     def row(self, course: int, ttl: int) -> range:
-        """Slots of one TTL, in order of attempt."""
+        """Slots of one TTL, in order of attempt, the spare ones last."""
         start = self.slot(course, ttl, 0)
-        return range(start, start + self.options.attempts)
+        return range(start, start + self.slots_per_row)
+
+    def is_spare(self, slot: int) -> bool:
+        """Whether a slot is beyond the attempts that the caller asked for."""
+        return self.attempt_of(slot) >= self.options.attempts
 
     def course_slots(self, course: int) -> range:
         """Slots of one course, in order of TTL and attempt."""
@@ -82,11 +93,11 @@ class Plan:
 
     def ttl_of(self, slot: int) -> int:
         """TTL of a slot's probe."""
-        return slot // self.options.attempts % self.ttls + self.options.first_ttl
+        return slot // self.slots_per_row % self.ttls + self.options.first_ttl
 
     def attempt_of(self, slot: int) -> int:
         """Attempt of a slot's probe, from 0."""
-        return slot % self.options.attempts
+        return slot % self.slots_per_row
 
     def destination_of(self, course: int) -> bytes:
         """Packed destination of a course."""

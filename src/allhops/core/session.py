@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from errno import ENOBUFS
+from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from allhops.core.course import Course
 from allhops.core.ledger import IN_FLIGHT, LOCAL_ERROR, Ledger
 from allhops.core.paths import address_from
 from allhops.core.strategies import STRATEGIES
+from allhops.core.strategies.steps import Pause, Step, Wave
 from allhops.errors import explain_errno
 from allhops.model import Address, Flow, Hop, StopReason, Trace
 
@@ -48,7 +51,10 @@ class ResponderHeard:
 
 @dataclass(frozen=True, slots=True)
 class HopCertain:
-    """Nothing to come can change this row; rows come in order of TTL."""
+    """Nothing to come can change who answered at this TTL and when; rows come in order of TTL.
+
+    What the final trace may add: duplicates, a late reply, a verdict.
+    """
 
     course: int
     hop: Hop
@@ -68,16 +74,73 @@ Event = ResponderHeard | HopCertain | TraceEnded
 class _Run:
     """A course under way: what waits to be sent, and how far it has been told."""
 
-    __slots__ = ("course", "ended", "heard", "next_expiry", "next_ttl", "pending", "waves")
+    __slots__ = (
+        *("course", "ended", "exhausted", "first_wave_at", "heard", "next_expiry", "next_send_at"),
+        *("next_ttl", "pending", "spacing_s", "step", "steps"),
+    )
 
-    def __init__(self, course: Course, waves: Iterator[Sequence[int]], first_ttl: int) -> None:
+    def __init__(self, course: Course, steps: Iterator[Step]) -> None:
         self.course = course
-        self.waves = waves
-        self.pending: list[int] = list(next(waves))
-        self.next_ttl = first_ttl
+        self.steps = steps
+        self.pending: list[int] = []
+        self.spacing_s = 0.0
+        self.next_send_at = -inf
+        self.first_wave_at: float | None = None
+        self.step: Step | None = None
+        self.next_ttl = course.plan.options.first_ttl
         self.next_expiry: float | None = None
         self.heard: set[bytes] = set()
+        self.exhausted = False
         self.ended = False
+
+    def sent(self, slots: set[int], now: float) -> None:
+        """These slots have left."""
+        self.next_send_at = now + self.spacing_s
+        self.pending = [slot for slot in self.pending if slot not in slots]
+
+    def proceed(self, now: float) -> None:
+        """Take the strategy's next steps: a pause is over, or nothing of the last wave is left that could help."""
+        while not self.exhausted:
+            if isinstance(self.step, Pause) and now < self._resume_at(self.step):
+                return
+            if any(map(self.course.is_useful, self.pending)):
+                return
+            if self.course.sent and self.first_wave_at is None:
+                self.first_wave_at = now
+            self._step()
+
+    def wanted(self, now: float, most: int) -> list[int]:
+        """The next slots that may leave now and can still change the result."""
+        if self.ended or now < self.next_send_at:
+            return []
+        most = 1 if self.spacing_s else most
+        return list(islice(filter(self.course.is_useful, self.pending), most))
+
+    def next_action(self) -> float | None:
+        """When this run wants to be called even if nothing arrives: a deadline, a pause's end, or the next probe."""
+        times = [] if self.next_expiry is None else [self.next_expiry]
+        if isinstance(self.step, Pause):
+            times.append(self._resume_at(self.step))
+        if self.wanted(inf, 1):
+            times.append(self.next_send_at)
+        return min(times, default=None)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the course must not end although it is complete: it is about to be asked again."""
+        return self.step is not None and self.step.holds()
+
+    def _resume_at(self, pause: Pause) -> float:
+        return (self.first_wave_at or 0.0) + pause.until_s()
+
+    def _step(self) -> None:
+        """One step. Slots of earlier waves that were of no use stay pending: what made them so may be corrected."""
+        self.step = next(self.steps, None)
+        if self.step is None:
+            self.exhausted = True
+        elif isinstance(self.step, Wave):
+            self.pending += self.step.slots
+            self.spacing_s = self.step.spacing_s
 
 
 class Session(Generic[Replies]):
@@ -110,10 +173,10 @@ class Session(Generic[Replies]):
         self._blocked_until = now
         self._full_queue_tries = 0
         self._events: deque[Event] = deque()
-        waves = STRATEGIES[strategy]
+        steps = STRATEGIES[strategy]
         self._runs = [
-            _Run(Course(plan, self.ledger, index), waves(plan, index), plan.options.first_ttl)
-            for index in range(plan.courses)
+            _Run(course, steps(course))
+            for course in (Course(plan, self.ledger, index) for index in range(plan.courses))
         ]
         self._open = self.plan.courses
 
@@ -129,7 +192,7 @@ class Session(Generic[Replies]):
         self._advance(now)
         if now < self._blocked_until:
             return None
-        wanted = self._next_slots()
+        wanted = self._next_slots(now)
         granted = self._pacer.grant(now, len(wanted))
         if not granted:
             return None
@@ -147,7 +210,7 @@ class Session(Generic[Replies]):
             self._run_of(slot).course.note_sent(slot)
         ledger.counters.sent += block.handed
         self._pacer.give_back(len(block) - block.handed)
-        self._remove_pending(block.slots[: block.handed])
+        self._remove_pending(block.slots[: block.handed], now)
         if block.handed < len(block):
             self._queue_was_full(block, now)
         else:
@@ -166,10 +229,11 @@ class Session(Generic[Replies]):
         """When to call again even if nothing arrives; None when every course has ended."""
         if self.ended:
             return None
-        times = [run.next_expiry for run in self._runs if run.next_expiry is not None]
-        if self._next_slots():
-            times.append(max(self._blocked_until, self._pacer.ready_at(self._now)))
-        return min(times, default=self._now)
+        times = [at for at in (run.next_action() for run in self._runs if not run.ended) if at is not None]
+        earliest = min(times, default=self._now)
+        if earliest > self._now:
+            return earliest
+        return max(earliest, self._blocked_until, self._pacer.ready_at(self._now))
 
     def next_event(self) -> Event | None:
         """The oldest thing that has become certain and was not asked for yet."""
@@ -195,30 +259,25 @@ class Session(Generic[Replies]):
             if run.ended:
                 continue
             run.next_expiry = run.course.expire(now)
-            if run.course.unsendable or run.course.is_complete():
+            run.proceed(now)
+            if run.course.unsendable or (run.course.is_complete() and not run.holds):
                 self._end(run, now, run.course.stop_reason())
                 continue
-            while run.course.row_is_certain(run.next_ttl):
+            while run.course.row_is_certain(run.next_ttl) and not (run.holds and run.course.is_silent(run.next_ttl)):
                 self._tell_hop(run)
 
-    def _next_slots(self) -> list[int]:
+    def _next_slots(self, now: float) -> list[int]:
         """The next useful slots of all open courses, at most a block of them."""
         slots: list[int] = []
         for run in self._runs:
-            if run.ended:
-                continue
-            for slot in run.pending:
-                if len(slots) == BLOCK_PROBES:
-                    return slots
-                if run.course.is_useful(slot):
-                    slots.append(slot)
+            slots += run.wanted(now, BLOCK_PROBES - len(slots))
         return slots
 
-    def _remove_pending(self, slots: Sequence[int]) -> None:
-        """Take what was sent off its course's list; a list that ran empty is filled with the next wave."""
+    def _remove_pending(self, slots: Sequence[int], now: float) -> None:
+        """Take what was sent off its course's list."""
         sent = set(slots)
         for run in {id(run): run for run in map(self._run_of, slots)}.values():
-            run.pending = [slot for slot in run.pending if slot not in sent] or list(next(run.waves, ()))
+            run.sent(sent, now)
 
     def _queue_was_full(self, block: Block, now: float) -> None:
         """Wait for the kernel's queue; after too many times in a row the probe at its head is a local error."""
@@ -232,7 +291,7 @@ class Session(Generic[Replies]):
         self.ledger.error[slot] = ENOBUFS
         self.ledger.counters.sent += 1
         self._run_of(slot).course.note_sent(slot)
-        self._remove_pending([slot])
+        self._remove_pending([slot], now)
 
     def _run_of(self, slot: int) -> _Run:
         return self._runs[self.plan.course_of(slot)]

@@ -142,7 +142,7 @@ def _is_sound(plan: Plan, mark: int) -> bool:
     return (
         mark_is_ours(mark, plan.key)
         and options.first_ttl <= mark_ttl(mark) <= options.max_ttl
-        and mark_attempt(mark) < options.attempts
+        and mark_attempt(mark) < plan.slots_per_row
     )
 
 

@@ -1,0 +1,103 @@
+"""Which rows look wrong after the burst, and what they turned out to be.
+
+A row is in doubt when it is silent although something beyond it answered, when two routers answered at it, or when its
+router answered at another TTL too. So is the tail, until something shows how far away the destination is. A row
+in doubt is asked again, alone and spaced, while there is time; what comes of it is the row's verdict. This file
+reads no clock and knows no packet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from allhops.core.ledger import ANSWERED, UNSENT
+from allhops.model import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from allhops.core.course import Course
+
+
+def doubtful_rows(course: Course) -> list[int]:
+    """One probe for each row in doubt below the last answer, nearest first."""
+    return _spare_slots(course, [ttl for ttl in _rows(course) if _is_doubtful(course, ttl)])
+
+
+def doubtful_tail(course: Course) -> list[int]:
+    """One probe right beyond the last answer and one with the largest TTL; none when the path's end is known.
+
+    The largest TTL reaches the destination however far it is, and what is left of it there says how far.
+    """
+    options = course.plan.options
+    if course.end_ttl is not None or course.highest_heard >= options.max_ttl:
+        return []
+    return _spare_slots(course, sorted({course.highest_heard + 1, options.max_ttl}))
+
+
+def limited_rows(course: Course) -> list[int]:
+    """One probe for each row without an answer, if some row shows that its responder limits its answers."""
+    if not any(_is_limited(course, ttl) for ttl in _rows(course)):
+        return []
+    silent = [ttl for ttl in _rows(course) if course.is_silent(ttl)]
+    return _spare_slots(course, silent) + doubtful_tail(course)
+
+
+def verdict(course: Course, ttl: int) -> Verdict | None:
+    """What is wrong with a row, if anything is."""
+    routers = course.routers_at(ttl)
+    if course.loop_ttl is not None and course.end_ttl == course.loop_ttl and routers & course.looping:
+        return Verdict.LOOP
+    if len(routers) > 1:
+        return Verdict.LOAD_BALANCED
+    if ttl == course.end_ttl:
+        return None
+    if course.is_silent(ttl):
+        return Verdict.SILENT
+    if _answers_only_again(course, ttl):
+        return Verdict.RATE_LIMITED
+    limited = _is_limited(course, ttl) and ttl < course.highest_heard and _all_answer_beyond(course, ttl)
+    return Verdict.RATE_LIMITED if limited else None
+
+
+def _rows(course: Course) -> range:
+    """TTLs below the path's end, or below the last answer while the end is not known."""
+    return range(course.plan.options.first_ttl, course.end_ttl or course.highest_heard + 1)
+
+
+def _is_doubtful(course: Course, ttl: int) -> bool:
+    routers = course.routers_at(ttl)
+    return course.is_silent(ttl) or len(routers) > 1 or any(course.visits(router) > 1 for router in routers)
+
+
+def _answers(course: Course, ttl: int) -> list[int]:
+    """Slots of a row that were answered."""
+    return [slot for slot in course.plan.row(course.index, ttl) if course.ledger.state[slot] == ANSWERED]
+
+
+def _answers_only_again(course: Course, ttl: int) -> bool:
+    """Whether a row was silent until it was asked again."""
+    answers = _answers(course, ttl)
+    return bool(answers) and all(map(course.plan.is_spare, answers))
+
+
+def _is_limited(course: Course, ttl: int) -> bool:
+    """Whether a row has fewer answers than were asked for, or has one only because it was asked again."""
+    at_first = sum(not course.plan.is_spare(slot) for slot in _answers(course, ttl))
+    return 0 < at_first < course.plan.options.attempts or _answers_only_again(course, ttl)
+
+
+def _all_answer_beyond(course: Course, ttl: int) -> bool:
+    """Whether every router beyond a row that answers at all answered all: then nothing is lost on the way."""
+    beyond = range(ttl + 1, (course.end_ttl or course.highest_heard + 1))
+    return not any(_is_limited(course, further) for further in beyond)
+
+
+def _spare_slots(course: Course, ttls: Sequence[int]) -> list[int]:
+    """The next spare slot of each row that has one left."""
+    state, plan = course.ledger.state, course.plan
+    spares = (
+        next((slot for slot in plan.row(course.index, ttl) if plan.is_spare(slot) and state[slot] == UNSENT), None)
+        for ttl in ttls
+    )
+    return [slot for slot in spares if slot is not None]

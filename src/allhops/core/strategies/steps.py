@@ -1,0 +1,33 @@
+"""What a strategy yields: a wave to send, or a pause before it is asked again.
+
+A course that is complete ends, whatever its strategy would still have asked, unless and as long as the latest step
+`holds` it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Slots to send in this order, `spacing_s` seconds apart; 0 sends them as fast as the pacer allows."""
+
+    slots: Sequence[int]
+    spacing_s: float = 0.0
+    holds: Callable[[], bool] = bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Ask again so many seconds after the first wave was sent: `until_s()`, which may change with what is heard."""
+
+    until_s: Callable[[], float]
+    holds: Callable[[], bool] = bool
+
+
+Step = Wave | Pause
