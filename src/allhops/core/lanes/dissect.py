@@ -87,7 +87,7 @@ def _read_error(family: Family, packet: bytes, header: int, stamp_ns: int) -> Re
     quoted_header = family.header_length(body[0])
     if body[0] >> 4 != family.version or not family.header_size <= quoted_header <= len(body) - SHORTEST_QUOTE:
         return MALFORMED
-    if layout is None or body[quoted_header] not in _first_bytes(layout):
+    if layout is None or not _may_cause_errors(layout, body[quoted_header]):
         return NOT_OURS
     if not _checksum_is_right(family, packet, header):
         return MALFORMED
@@ -113,22 +113,26 @@ def _quoted_probe(layout: Layout, body: bytes, quote: bytes) -> Sighting:
     family = layout.family
     parser = _PARSERS[family.version]
     quoted: Any = parser(body)
+    cookie = quote[layout.cookie_offset : layout.cookie_offset + COOKIE_SIZE]
     # No probe leaves with an ID or a checksum of 0: who shows that has wiped it out.
-    ip_id = None if family.id_offset is None else _word(quote, family.id_offset)
-    return _probe_laid_out(layout, quote)._replace(
+    return Sighting(
+        layout=layout,
         source=quoted.src,
         destination=quoted.dst,
+        flow=quote[layout.flow_offset] << 8 | quote[layout.flow_offset + 1],
         peer=_word(quote, layout.peer_offset),
-        ip_id=ip_id or None,
+        ip_id=(_word(quote, family.id_offset) or None) if family.id_offset is not None else None,
         checksum=_word(quote, layout.checksum_offset) or None,
+        mark=_word(quote, layout.mark_offset),
+        balance=_word(quote, layout.balance_offset),
+        cookie=cookie if len(cookie) == COOKIE_SIZE else None,
         is_quote=True,
     )
 
 
-def _first_bytes(layout: Layout) -> range:
-    """First transport byte of a quoted probe: anything, but of ICMP only echo requests are ever answered by errors."""
-    kind = layout.family.echo_request
-    return range(kind, kind + 1) if layout.protocol == layout.family.icmp_protocol else range(256)
+def _may_cause_errors(layout: Layout, first: int) -> bool:
+    """Whether a packet with this first transport byte may: of ICMP only requests (RFC 1122 3.2.2, RFC 4443 2.4 e)."""
+    return layout.protocol != layout.family.icmp_protocol or first == layout.family.echo_request
 
 
 def _without_padding(family: Family, quote: bytes) -> bytes:
@@ -152,8 +156,7 @@ def _read_echo_reply(family: Family, packet: bytes, header: int, stamp_ns: int) 
     layout = layout_of(family.version, family.icmp_protocol)
     if layout is None or not _checksum_is_right(family, packet, header):
         return MALFORMED
-    probe = _probe_laid_out(layout, bytes(family.header_size) + packet[header:])
-    return _answer(family, packet, header, stamp_ns, probe, NO_PORT)
+    return _answer(packet, header, stamp_ns, NO_PORT, _mirrored(layout, packet, header))
 
 
 def _read_udp(family: Family, packet: bytes, header: int, stamp_ns: int) -> ReplyRow | Refusal:
@@ -162,8 +165,8 @@ def _read_udp(family: Family, packet: bytes, header: int, stamp_ns: int) -> Repl
     if layout is None:
         return NOT_OURS
     datagram: Any = dpkt.udp.UDP(packet[header:])
-    probe = _probe_laid_out(layout, bytes(family.header_size) + packet[header:])
-    return _answer(family, packet, header, stamp_ns, probe._replace(flow=datagram.dport, peer=datagram.sport), OPEN)
+    probe = _mirrored(layout, packet, header)
+    return _answer(packet, header, stamp_ns, OPEN, probe._replace(flow=datagram.dport, peer=datagram.sport))
 
 
 def _read_tcp(family: Family, packet: bytes, header: int, stamp_ns: int) -> ReplyRow | Refusal:
@@ -175,20 +178,14 @@ def _read_tcp(family: Family, packet: bytes, header: int, stamp_ns: int) -> Repl
     if segment.flags & (SYN | ACK) != SYN | ACK and segment.flags & (RST | ACK) != RST | ACK:
         return NOT_OURS
     sequence = segment.ack - 1 & 0xFFFFFFFF
-    probe = Sighting(
-        layout=layout,
-        source=b"",
-        destination=b"",
+    probe = _mirrored(layout, packet, header)._replace(
         flow=segment.dport,
         peer=segment.sport,
-        ip_id=None,
-        checksum=None,
         mark=sequence >> 16,
         balance=sequence & MASK,
         cookie=_echoed_timestamp(segment),
-        is_quote=False,
     )
-    return _answer(family, packet, header, stamp_ns, probe, CLOSED if segment.flags & RST else OPEN)
+    return _answer(packet, header, stamp_ns, CLOSED if segment.flags & RST else OPEN, probe)
 
 
 def _echoed_timestamp(segment: Any) -> bytes | None:
@@ -199,15 +196,33 @@ def _echoed_timestamp(segment: Any) -> bytes | None:
     return None
 
 
-def _answer(family: Family, packet: bytes, header: int, stamp_ns: int, probe: Sighting, port_state: int) -> ReplyRow:
+def _mirrored(layout: Layout, packet: bytes, header: int) -> Sighting:
+    """The probe that a direct answer shows, as far as the answer is laid out like it."""
+    family = layout.family
+    shift = header - family.header_size
+    cookie = packet[layout.cookie_offset + shift : layout.cookie_offset + shift + COOKIE_SIZE]
+    return Sighting(
+        layout=layout,
+        source=_destination(family, packet),
+        destination=_source(family, packet),
+        flow=packet[layout.flow_offset + shift] << 8 | packet[layout.flow_offset + shift + 1],
+        peer=None,
+        ip_id=None,
+        checksum=None,
+        mark=_word(packet, layout.mark_offset + shift),
+        balance=_word(packet, layout.balance_offset + shift),
+        cookie=cookie if len(cookie) == COOKIE_SIZE else None,
+        is_quote=False,
+    )
+
+
+def _answer(packet: bytes, header: int, stamp_ns: int, port_state: int, probe: Sighting) -> ReplyRow:
     """The row of the destination's own answer. Its type and code are only meant for ICMP."""
-    source = _source(family, packet)
-    us = packet[family.destination_offset : family.destination_offset + family.address_size]
     return ReplyRow(
         stamp_ns=stamp_ns,
         kind=DESTINATION,
-        responder=source,
-        reply_ttl=packet[family.ttl_offset],
+        responder=probe.destination,
+        reply_ttl=packet[probe.layout.family.ttl_offset],
         icmp_type=packet[header],
         icmp_code=packet[header + 1],
         quoted_ttl=0,
@@ -215,29 +230,11 @@ def _answer(family: Family, packet: bytes, header: int, stamp_ns: int, probe: Si
         mtu=0,
         port_state=port_state,
         extensions=(),
-        probe=probe._replace(source=us, destination=source),
+        probe=probe,
     )
 
 
 # Both
-
-
-def _probe_laid_out(layout: Layout, probe: bytes) -> Sighting:
-    """What bytes that are laid out like a probe, from its IP header on and perhaps cut short, show of it."""
-    cookie = probe[layout.cookie_offset : layout.cookie_offset + COOKIE_SIZE]
-    return Sighting(
-        layout=layout,
-        source=b"",
-        destination=b"",
-        flow=probe[layout.flow_offset] << 8 | probe[layout.flow_offset + 1],
-        peer=None,
-        ip_id=None,
-        checksum=None,
-        mark=_word(probe, layout.mark_offset),
-        balance=_word(probe, layout.balance_offset),
-        cookie=cookie if len(cookie) == COOKIE_SIZE else None,
-        is_quote=False,
-    )
 
 
 def _word(data: bytes, offset: int) -> int | None:
@@ -248,6 +245,10 @@ def _source(family: Family, packet: bytes) -> bytes:
     return packet[family.source_offset : family.source_offset + family.address_size]
 
 
+def _destination(family: Family, packet: bytes) -> bytes:
+    return packet[family.destination_offset : family.destination_offset + family.address_size]
+
+
 def _checksum_is_right(family: Family, packet: bytes, header: int) -> bool:
     """ICMP's: RFC 792; RFC 4443 2.3, which covers a pseudo-header.
 
@@ -256,9 +257,8 @@ def _checksum_is_right(family: Family, packet: bytes, header: int) -> bool:
     """
     total = word_sum(packet[header:])
     if family.icmp_has_pseudo_header:
-        source, at = _source(family, packet), family.destination_offset
-        destination = packet[at : at + family.address_size]
-        total += pseudo_header_sum(source, destination, family.icmp_protocol, len(packet) - header)
+        length = len(packet) - header
+        total += pseudo_header_sum(_source(family, packet), _destination(family, packet), family.icmp_protocol, length)
     return total % MASK == 0
 
 

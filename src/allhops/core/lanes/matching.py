@@ -158,7 +158,12 @@ def _flags(plan: Plan, template: Template, course: int, row: ReplyRow, mark: int
     flags = ALT_ADDR if row.kind == DESTINATION and row.responder != destination else 0
     if not probe.is_quote:
         return flags | DIRECT
-    sent = (plan.source, destination, plan.source_port_of(course), template.peer, template.checksum, mark)
-    shown = (probe.source, probe.destination, probe.flow, probe.peer, probe.checksum, probe.ip_id)
-    changed = any(one is not None and one != other for one, other in zip(shown, sent, strict=True))
+    changed = (
+        probe.source != plan.source
+        or probe.destination != destination
+        or probe.flow != plan.source_port_of(course)
+        or probe.peer != template.peer
+        or probe.checksum not in (None, template.checksum)
+        or probe.ip_id not in (None, mark)
+    )
     return flags | NAT * changed | SHORT_QUOTE * (probe.cookie is None)
