@@ -58,6 +58,8 @@ _QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 class RawTransport:
     """See the module."""
 
+    backend = "raw"
+
     def __init__(self) -> None:
         self._receivers: list[_Receiver] = []
         self._tcp_receivers: dict[int, _Receiver] = {}
@@ -157,6 +159,8 @@ class RawTransport:
 
 class RawLease:
     """A held flow, and the raw socket that sends in its name."""
+
+    flow_constant = True
 
     def __init__(
         self,

@@ -31,6 +31,11 @@ class Lease(Protocol):
         """Source port of the flow."""
         ...
 
+    @property
+    def flow_constant(self) -> bool:
+        """Whether every probe leaves with that source port."""
+        ...
+
     def send(self, block: Block) -> None:
         """Hand a block's packets to the kernel until its queue is full; fills in the block's columns. Never raises."""
         ...
@@ -42,6 +47,11 @@ class Lease(Protocol):
 
 class Transport(Protocol):
     """One way to the wire. Opened once, inside a running event loop."""
+
+    @property
+    def backend(self) -> str:
+        """Its name, as `Trace.backend` has it."""
+        ...
 
     def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
         """Open what receives; `on_readable` is called on the loop when packets wait.

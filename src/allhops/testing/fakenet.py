@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 class FakeNet:
     """A transport (see `allhops.net.transport`) whose other end is an `Internet`."""
 
+    backend = "simulated"
+
     def __init__(self, internet: Internet) -> None:
         self.internet = internet
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,6 +111,8 @@ class FakeNet:
 
 class FakeLease:
     """A source address and port of the simulated vantage point."""
+
+    flow_constant = True
 
     def __init__(self, source: bytes, source_port: int, send: Callable[[bytes], int]) -> None:
         self.source = source
