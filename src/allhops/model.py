@@ -89,7 +89,7 @@ class Evidence(StrEnum):
     MARK = "mark"
     """The payload's words that name the probe (UDP)."""
     SOCKET = "socket"
-    """The kernel gave it to the socket that sent this one probe (TCP without raw sockets): it checked ports and sequence."""
+    """The kernel gave it to the socket that sent this one probe (TCP without raw sockets)."""
     ALONE = "alone"
     """It shows no name, but no other row's probe was out (UDP over IPv4 without raw sockets, 28-byte quotes)."""
 

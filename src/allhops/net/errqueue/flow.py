@@ -1,0 +1,251 @@
+"""UDP and ICMP without privilege: one connected socket a flow, every TTL in flight on it.
+
+The socket holds the port (or, for ICMP, the identifier), and being connected it is handed only what concerns this
+very flow: whoever forges an error must guess the source port. The kernel writes the headers; what of ours it has to
+take over (TTL, TOS, DF, flow label) is set by socket options when it changes. TTLs ascend in a wave, all attempts of
+one together, so that is one call in three; control messages would do the same, but ICMPv6 sockets ignore them before
+Linux 5.18.
+
+A pending ICMP error makes the next send fail, without sending, with that error: it says nothing about the packet.
+So the queue is read and the packet sent again, at once. It is this machine that refuses only if there was no error
+to read.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from allhops.core.lanes.hearsay import NAMED_ALONE, NAMELESS, QUOTED_CHECKSUM, QUOTED_HEADER, REPLY_TTL, SEEN_WHOLE
+from allhops.net.errqueue.alone import Outstanding
+from allhops.net.errqueue.numbers import NUMBERS, PMTUDISC_INTERFACE, PMTUDISC_PROBE
+from allhops.net.errqueue.queue import fill, read_answer, read_error
+from allhops.net.errqueue.setup import grow_buffer, listen_to_errors, plain_flow_label, set_flow_label
+from allhops.net.errqueue.synthesis import UDP_HEADER_SIZE, icmp_error, ip_packet, quoted_header, udp_header
+from allhops.wire.probes import UDP
+
+if TYPE_CHECKING:
+    from allhops.core.lanes import Block
+    from allhops.model import Address
+    from allhops.net.errqueue.numbers import Numbers
+    from allhops.net.errqueue.queue import Told
+    from allhops.net.errqueue.station import Station
+    from allhops.net.source import Held
+
+_QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
+SEND_TRIES = 32
+"""Of one packet, while each failure is explained by an error that was pending."""
+NAME_SIZE = 8
+"""Bytes of a payload that name a probe: cookie, mark and balance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What UDP and ICMP sockets do differently."""
+
+    protocol: int
+    kernel_header: int
+    """Bytes of transport header that the kernel writes and keeps to itself."""
+    always_named: bool
+    """Whether every quote names its probe: that of an ICMP echo has identifier, sequence and checksum in it."""
+
+
+def udp_kind() -> Kind:
+    """UDP over either family."""
+    return Kind(protocol=UDP, kernel_header=UDP_HEADER_SIZE, always_named=False)
+
+
+def ping_kind(numbers: Numbers) -> Kind:
+    """ICMP echo, through a ping socket."""
+    return Kind(protocol=numbers.family.icmp_protocol, kernel_header=0, always_named=True)
+
+
+class FlowLease:
+    """One flow: its socket, what is out on it, and how what is told of it becomes packets.
+
+    The socket of `held` is bound and connected to the destination; it is the lease's from now on.
+    Raises: OSError where there is no error queue; it stays the caller's then.
+    """
+
+    flow_constant = True
+
+    def __init__(self, held: Held, kind: Kind, destination: Address, station: Station) -> None:
+        assert held.sock is not None  # both sorts of flow are held by a socket
+        self.sock = sock = held.sock
+        self._kind = kind
+        self._numbers = numbers = NUMBERS[destination.version]
+        self.source = held.source
+        self.source_port = held.source_port
+        self._station = station
+        self._arrivals = station.arrivals
+        self._outstanding = Outstanding()
+        self._size = 0
+        self._header = (-1, False, 0)
+        self._ttl = -1
+        listen_to_errors(sock, numbers)
+        grow_buffer(sock)
+        plain_flow_label(sock)
+        station.watch.add(sock, self)
+        station.leases.add(self)
+
+    # Sending
+
+    def send(self, block: Block) -> None:
+        """One `send` a probe, stamped just before it, and again after a pending error."""
+        view = memoryview(block.packets)
+        self._size = size = block.size
+        header = self._numbers.family.header_size
+        self._set_header(view)
+        for position in range(len(block)):
+            packet = view[position * size : (position + 1) * size]
+            self._set_ttl(packet[self._numbers.family.ttl_offset])
+            name = self._note(packet, header)
+            code = self._send_one(packet[header + self._kind.kernel_header :], block, position)
+            if name is not None and code:
+                self._outstanding.withdraw(name)
+            if code in _QUEUE_IS_FULL:
+                break
+            block.errors[position] = code
+            block.handed += 1
+        if len(self._arrivals):
+            self._arrivals.announce()
+
+    def _send_one(self, payload: memoryview, block: Block, position: int) -> int:
+        """Hand one packet over; errno, or 0 when it left."""
+        for _ in range(SEND_TRIES):
+            block.sent_ns[position] = time.time_ns()
+            try:
+                self.sock.send(payload)
+            except OSError as error:
+                code = error.errno or errno.EIO
+                if code in _QUEUE_IS_FULL or not self._drain_errors():
+                    return code
+            else:
+                return 0
+        return errno.EAGAIN
+
+    def _note(self, packet: memoryview, header: int) -> bytes | None:
+        """Remember a probe whose reply may come without its name. Before it leaves: the reply may be here at once."""
+        if self._kind.always_named:
+            return None
+        family = self._numbers.family
+        start = header + UDP_HEADER_SIZE
+        name = bytes(packet[start : start + NAME_SIZE])
+        # A quote that has an IP ID names the probe by it, as a raw socket would see it; others need the payload.
+        enough = start if family.id_offset is not None else start + NAME_SIZE
+        self._outstanding.sent(name, packet[family.ttl_offset], time.time_ns(), bytes(packet[:enough]))
+        return name
+
+    def _set_header(self, view: memoryview) -> None:
+        """What is the same in every probe of a flow."""
+        numbers, sock = self._numbers, self.sock
+        tos, dont_fragment, label = wanted = (
+            numbers.tos_of(view),
+            numbers.dont_fragment_of(view),
+            numbers.flow_label_of(view),
+        )
+        if wanted == self._header:
+            return
+        if tos != max(0, self._header[0]):
+            sock.setsockopt(numbers.level, numbers.tos, tos)
+        mode = PMTUDISC_PROBE if dont_fragment else PMTUDISC_INTERFACE
+        sock.setsockopt(numbers.level, numbers.mtu_discover, mode)
+        if label != self._header[2]:
+            set_flow_label(sock, label)
+        self._header = wanted
+
+    def _set_ttl(self, ttl: int) -> None:
+        if ttl != self._ttl:
+            self.sock.setsockopt(self._numbers.level, self._numbers.ttl, ttl)
+            self._ttl = ttl
+
+    # Listening
+
+    def drain(self, room: int) -> None:
+        """Read up to `room` packets of both queues."""
+        self._arrivals.watch_fill(*fill(self.sock))
+        left = room - self._drain_errors(room)
+        while left > 0:
+            try:
+                told = read_answer(self.sock, self._numbers)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                # A pending error, told on the error queue as well: this read has cleared it.
+                left -= 1
+                continue
+            self._take_answer(told)
+            left -= 1
+
+    def _drain_errors(self, room: int = 1 << 16) -> int:
+        """Read the error queue; how many entries there were."""
+        for count in range(room):
+            try:
+                told = read_error(self.sock, self._numbers)
+            except OSError:
+                return count
+            self._take_error(told)
+        return room
+
+    def _take_error(self, told: Told) -> None:
+        """Write an ICMP error down as a packet; a local error says nothing that the send did not."""
+        icmp, numbers = told.icmp, self._numbers
+        if icmp is None or icmp.origin != numbers.icmp_origin or not icmp.offender:
+            return
+        hearsay = QUOTED_HEADER
+        if told.reply_ttl is None:
+            hearsay |= REPLY_TTL
+        quote, named = self._quote(told), 0
+        if not self._kind.always_named:
+            hearsay |= QUOTED_CHECKSUM
+            quote, named = self._named(told, quote)
+        packet = icmp_error(
+            numbers,
+            icmp,
+            quote,
+            told=len(told.data),
+            own=self.source,
+            reply_ttl=told.reply_ttl or 0,
+        )
+        self._arrivals.add(packet, told.stamp_ns, hearsay | named)
+
+    def _quote(self, told: Told) -> bytes:
+        """The quoted probe, as far as it was told; where it was sent to is as quoted, not as we know it."""
+        family, kind = self._numbers.family, self._kind
+        destination = socket.inet_pton(self._numbers.domain, told.where[0].partition("%")[0])
+        size = self._size or family.header_size + kind.kernel_header + len(told.data)
+        quote = quoted_header(family, self.source, destination, kind.protocol, size)
+        if kind.kernel_header:
+            quote += udp_header(self.source_port, told.where[1], size - family.header_size)
+        return quote + told.data
+
+    def _named(self, told: Told, quote: bytes) -> tuple[bytes, int]:
+        """(quote, hearsay) with the name of the probe in it, if there is only one that it can have."""
+        if len(told.data) >= NAME_SIZE:
+            self._outstanding.answered(told.data[:NAME_SIZE], told.stamp_ns)
+            return quote, SEEN_WHOLE
+        assert told.icmp is not None  # the caller looked
+        out = self._outstanding.only_possible(told.icmp.offender, told.stamp_ns)
+        return (quote, NAMELESS) if out is None else (out.packet, NAMED_ALONE)
+
+    def _take_answer(self, told: Told) -> None:
+        """Write down an echo reply, or what a UDP service sent back."""
+        numbers, kind = self._numbers, self._kind
+        source = socket.inet_pton(numbers.domain, told.where[0].partition("%")[0])
+        payload = told.data
+        if kind.kernel_header:
+            ports = (told.where[1], self.source_port)
+            payload = struct.pack("!HHHH", *ports, UDP_HEADER_SIZE + len(payload), 0) + payload
+        packet = ip_packet(numbers.family, source, self.source, kind.protocol, told.reply_ttl or 0, payload)
+        hearsay = REPLY_TTL if told.reply_ttl is None else SEEN_WHOLE
+        self._arrivals.add(packet, told.stamp_ns, hearsay | (QUOTED_CHECKSUM if kind.kernel_header else 0))
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._station.leases.discard(self)
+        self._station.watch.remove(self.sock)
+        self.sock.close()

@@ -1,0 +1,23 @@
+"""What the leases of one transport share. This file knows no packet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from allhops.net.errqueue.arrivals import Arrivals
+    from allhops.net.errqueue.watch import Watch
+    from allhops.net.transport import Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """Where replies go, what watches the sockets, and which leases are out: they enter and remove themselves."""
+
+    loop: asyncio.AbstractEventLoop
+    arrivals: Arrivals
+    watch: Watch
+    leases: set[Lease] = field(default_factory=set)
