@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from allhops.net.errqueue.places import Places
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -15,9 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Station:
-    """Where replies go, what watches the sockets, and which leases are out: they enter and remove themselves."""
+    """Where replies go, what watches the sockets, which leases are out (they enter and remove themselves), and how
+    many sockets there may be where every probe needs one.
+    """
 
     loop: asyncio.AbstractEventLoop
     arrivals: Arrivals
     watch: Watch
     leases: set[Lease] = field(default_factory=set)
+    places: Places = field(default_factory=Places)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from allhops.errors import PrivilegeError, SendError, explain_errno
+from allhops.errors import PrivilegeError, SendError, UsageError, explain_errno
 from allhops.model import Protocol
 from allhops.net.errqueue.arrivals import Arrivals
+from allhops.net.errqueue.connect import ConnectLease
 from allhops.net.errqueue.flow import FlowLease, Kind, ping_kind, udp_kind
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.setup import errors_are_told
@@ -113,6 +114,14 @@ def _lease_icmp(destination: Address, options: TraceOptions, station: Station) -
     return _lease_flow(kind, held, destination, station)
 
 
+def _lease_tcp(destination: Address, options: TraceOptions, station: Station) -> Lease:
+    if options.source_port is not None:
+        raise UsageError(
+            "TCP without raw sockets needs a source port for each probe: leave source_port out, or run it with sudo"
+        )
+    return ConnectLease(hold_flow(destination, options), destination, options, station)
+
+
 def _lease_flow(kind: Kind, held: Held, destination: Address, station: Station) -> FlowLease:
     try:
         return FlowLease(held, kind, destination, station)
@@ -124,4 +133,5 @@ def _lease_flow(kind: Kind, held: Held, destination: Address, station: Station) 
 _LEASES: dict[Protocol, Callable[[Address, TraceOptions, Station], Lease]] = {
     Protocol.UDP: _lease_udp,
     Protocol.ICMP: _lease_icmp,
+    Protocol.TCP: _lease_tcp,
 }
