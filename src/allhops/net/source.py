@@ -113,9 +113,7 @@ def hold_ping(destination: Address, options: TraceOptions) -> Held:
     Raises: PrivilegeError where net.ipv4.ping_group_range lets no group of ours have one; else as `hold_port`.
     """
     try:
-        sock = socket.socket(
-            _FAMILIES[destination.version], socket.SOCK_DGRAM, _PING_PROTOCOLS[destination.version]
-        )
+        sock = socket.socket(_FAMILIES[destination.version], socket.SOCK_DGRAM, _PING_PROTOCOLS[destination.version])
     except PermissionError as error:
         raise PrivilegeError("ping sockets are not allowed to this group") from error
     except OSError as error:

@@ -6,7 +6,9 @@
     alone.py       which probe a reply is about when it names none
     flow.py        UDP and ICMP: one socket a flow, all TTLs in flight
     connect.py     TCP: one socket a probe
-    transport.py   the transport: leases, one epoll for all their sockets
+    spray.py       whether somebody is guessing our ports
+    watch.py       one epoll for all sockets
+    transport.py   the transport: leases, and what they share (station.py, places.py, arrivals.py)
 
 Source: ip(7), ipv6(7), icmp(7), udp(7), tcp(7).
 """

@@ -37,6 +37,9 @@ class Outstanding:
         self._slowest_ns = 0
         self._ttl_of: dict[bytes, int] = {}
 
+    def __len__(self) -> int:
+        return len(self._out)
+
     def sent(self, name: bytes, ttl: int, sent_ns: int, packet: bytes) -> None:
         """A probe is about to leave, for the first time or again."""
         self._out.pop(name, None)  # so that the order stays that of leaving

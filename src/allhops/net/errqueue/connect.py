@@ -16,6 +16,7 @@ import socket
 import struct
 import time
 from collections import deque
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from allhops.core.lanes.hearsay import NAMED_BY_SOCKET, QUOTED_CHECKSUM, QUOTED_HEADER, REPLY_TTL
@@ -23,6 +24,7 @@ from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.queue import read_error
 from allhops.net.errqueue.setup import listen_to_errors
 from allhops.net.errqueue.synthesis import icmp_error, tcp_answer
+from allhops.net.errqueue.watch import EVENTS_PER_LOOK
 from allhops.net.source import bind_to_interface, socket_address
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ class ConnectLease:
         self.station = station
         self._held = held
         self._from = (host, 0, *scope)
+        # 50 to 80 ms of imports between a RST and the look at it would be read as its RTT: better before the first SYN.
+        import_module("allhops.core.lanes.dissect")
         self._where = socket_address(destination, options.destination_port or 0)
         self._interface = options.interface
         self._under_way: deque[_Attempt] = deque()
@@ -76,6 +80,7 @@ class ConnectLease:
     def send(self, block: Block) -> None:
         """One connect() a probe, as many as there are places for."""
         view = memoryview(block.packets)
+        station = self.station
         for position in range(len(block)):
             packet = bytes(view[position * block.size : (position + 1) * block.size])
             code = self._probe(packet, block, position)
@@ -83,9 +88,11 @@ class ConnectLease:
                 break
             block.errors[position] = code
             block.handed += 1
+            # Nobody stamps a RST: what has come meanwhile is to be seen now, not after the burst.
+            station.watch.drain(station.arrivals, len(station.arrivals) + EVENTS_PER_LOOK)
         self._set_timer()
-        if len(self.station.arrivals):
-            self.station.arrivals.announce()
+        if len(station.arrivals):
+            station.arrivals.announce()
 
     def _probe(self, packet: bytes, block: Block, position: int) -> int:
         """Begin one connect(); errno, or 0 when the SYN left."""
@@ -172,6 +179,7 @@ class _Attempt:
 
     def ended_at_once(self, code: int) -> int:
         """connect() came back with its outcome, as on the loopback: errno of a local refusal, or 0."""
+        self._lease.station.watch.looked_ns = time.time_ns()
         if self._take_error() or self._take_outcome(code):
             code = 0
         self.close()
@@ -213,7 +221,7 @@ class _Attempt:
             # The kernel's own measurement: nobody stamps a SYN-ACK for us.
             stamp_ns = self.sent_ns + rtt_us * 1_000 if info[0] == _ESTABLISHED and rtt_us else time.time_ns()
         elif code in _RESET:
-            stamp_ns = time.time_ns()
+            stamp_ns = max(self._lease.station.watch.looked_ns, self.sent_ns)
         else:
             return False
         answer = tcp_answer(self._lease.numbers.family, self._packet, is_open=code == 0)

@@ -83,6 +83,7 @@ class FlowLease:
         self._station = station
         self._arrivals = station.arrivals
         self._outstanding = Outstanding()
+        self._misses_before = None if kind.always_named else station.misses.level()
         self._size = 0
         self._header = (-1, False, 0)
         self._ttl = -1
@@ -229,6 +230,8 @@ class FlowLease:
             self._outstanding.answered(told.data[:NAME_SIZE], told.stamp_ns)
             return quote, SEEN_WHOLE
         assert told.icmp is not None  # the caller looked
+        if self._station.misses.suspicious_since(self._misses_before):
+            return quote, NAMELESS
         out = self._outstanding.only_possible(told.icmp.offender, told.stamp_ns)
         return (quote, NAMELESS) if out is None else (out.packet, NAMED_ALONE)
 
@@ -247,5 +250,6 @@ class FlowLease:
     def close(self) -> None:
         """Give the port back."""
         self._station.leases.discard(self)
+        self._station.misses.orphans += len(self._outstanding)
         self._station.watch.remove(self.sock)
         self.sock.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from allhops.net.errqueue.places import Places
+from allhops.net.errqueue.spray import Misses
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Station:
-    """Where replies go, what watches the sockets, which leases are out (they enter and remove themselves), and how
-    many sockets there may be where every probe needs one.
+    """What one transport has: where replies go, what watches the sockets.
+
+    `leases` are those that are out: they enter and remove themselves. `places` is how many sockets there may be where
+    every probe needs one. `misses` tells whether somebody is guessing ports.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -26,3 +29,4 @@ class Station:
     watch: Watch
     leases: set[Lease] = field(default_factory=set)
     places: Places = field(default_factory=Places)
+    misses: Misses = field(default_factory=Misses)

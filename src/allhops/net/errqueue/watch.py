@@ -8,6 +8,7 @@ works alike on every loop. This file knows no loop.
 from __future__ import annotations
 
 import select
+import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Watch:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._owners: dict[int, Owner] = {}
+        self.looked_ns = 0
+        """Wall clock of the last look: what it found had happened by then. For what the kernel does not stamp."""
 
     def fileno(self) -> int:
         """What the event loop waits for."""
@@ -53,7 +56,9 @@ class Watch:
 
     def drain(self, arrivals: Arrivals, capacity: int) -> None:
         """Let the owners of ready sockets read until `capacity` packets have arrived."""
-        for descriptor, _ in self._epoll.poll(0, EVENTS_PER_LOOK):
+        events = self._epoll.poll(0, EVENTS_PER_LOOK)
+        self.looked_ns = time.time_ns()
+        for descriptor, _ in events:
             room = capacity - len(arrivals)
             if room <= 0:
                 return
