@@ -60,6 +60,13 @@ class Transport(Protocol):
         """
         ...
 
+    def open_all(self, interface: str | None) -> None:
+        """Open now what would be opened on demand: the privilege to do so is about to be dropped.
+
+        Raises: PrivilegeError, CapacityError, UsageError for an interface that there is not.
+        """
+        ...
+
     def lease(self, destination: Address, options: TraceOptions) -> Lease:
         """Choose source address and port for probes to a destination.
 

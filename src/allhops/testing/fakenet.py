@@ -63,6 +63,9 @@ class FakeNet:
         self._loop = asyncio.get_running_loop()
         self._on_readable = on_readable
 
+    def open_all(self, interface: str | None) -> None:
+        """Part of the transport: nothing to open."""
+
     def lease(self, destination: Address, options: TraceOptions) -> FakeLease:
         """Part of the transport: the vantage point's address and a random port."""
         vantage = self.internet.scenario.vantage

@@ -60,6 +60,9 @@ class ErrorQueueTransport:
         )
         station.loop.add_reader(station.watch.fileno(), on_readable)
 
+    def open_all(self, interface: str | None) -> None:
+        """Nothing needs a privilege here."""
+
     def lease(self, destination: Address, options: TraceOptions) -> Lease:
         """Open what sends and listens for one flow.
 
