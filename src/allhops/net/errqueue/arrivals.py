@@ -44,11 +44,9 @@ class Arrivals:
 
     def watch_fill(self, booked: int, capacity: int) -> None:
         """Note how full a receive buffer was found, bytes: what a full error queue drops is counted nowhere."""
-        if booked < NEARLY_FULL * capacity:
-            return
-        if booked + BOOKED_FOR_AN_ERROR >= capacity:
-            self._counters.kernel_drops += 1
-        if not self._warned:
+        is_full = booked + BOOKED_FOR_AN_ERROR >= capacity
+        self._counters.kernel_drops += is_full
+        if (is_full or booked > NEARLY_FULL * capacity) and not self._warned:
             self._warned = True
             _log.warning(
                 "a receive buffer was %d %% full, replies may be lost: probe more slowly or raise net.core.rmem_max",
