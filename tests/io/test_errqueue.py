@@ -115,6 +115,21 @@ async def test_a_pending_error_costs_no_probe(prober: Prober, version: int) -> N
     assert counters.foreign == counters.forged == counters.unnamed == counters.malformed == 0
 
 
+async def test_an_error_whose_entry_was_read_already_costs_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel queues the entry first and marks the socket afterwards: the mark alone is left for the next send."""
+    transport = ErrorQueueTransport()
+    transport.open(lambda: None, Counters())
+    try:
+        lease = transport.lease(LOOPBACK[4], TraceOptions())
+        monkeypatch.setattr(lease, "sock", RefusingOnce(errno.ECONNREFUSED))
+        block = udp_block(lease.source_port, 3)
+        lease.send(block)
+        assert (block.handed, list(block.errors)) == (3, [0, 0, 0])
+        monkeypatch.undo()
+    finally:
+        transport.close()
+
+
 async def test_a_socket_that_is_refused_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """No error was pending, so it is this machine that refuses: as in EPERM of a firewall."""
     transport = ErrorQueueTransport()
@@ -150,6 +165,16 @@ class Refusing:
 
     def recvmsg(self, *arguments: object) -> None:
         raise BlockingIOError
+
+
+class RefusingOnce(Refusing):
+    """A socket of which every other send fails."""
+
+    def send(self, data: memoryview) -> int:
+        self.tries += 1
+        if self.tries % 2:
+            raise OSError(self.code, "no")
+        return len(data)
 
 
 def udp_block(source_port: int, probes: int, *, ttl: int = 1, mark: int = 0x0100) -> Block:

@@ -35,8 +35,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--traces", default=1, type=int)
     parser.add_argument("--attempts", default=3, type=int)
     parser.add_argument("--max-ttl", default=30, type=int)
+    parser.add_argument("--first-ttl", default=1, type=int)
     parser.add_argument("--port", type=int)
-    parser.add_argument("--alone", action="store_true", help="ask the silent rows again, one at a time")
+    parser.add_argument("--one-by-one", action="store_true", help="not all traces at once")
     parser.add_argument("--stay", action="store_true", help="keep the privileges")
     parser.add_argument("--sudo", action="store_true", help="open raw sockets, then drop to SUDO_UID")
     return parser.parse_args()
@@ -54,8 +55,10 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         if options.sudo:
             prober.transport.open_all(None)
             privileges.drop_to_caller()
-        many = [trace(prober, options) for _ in range(options.traces)]
-        traces = await asyncio.gather(*many)
+        if options.one_by_one:
+            traces = [await trace(prober, options) for _ in range(options.traces)]
+        else:
+            traces = await asyncio.gather(*(trace(prober, options) for _ in range(options.traces)))
     counters = prober.counters
     return {
         "traces": [told(trace) for trace in traces],
@@ -70,6 +73,7 @@ async def trace(prober: Prober, options: argparse.Namespace) -> Trace:
         options.destination,
         protocol=options.protocol,
         attempts=options.attempts,
+        first_ttl=options.first_ttl,
         max_ttl=options.max_ttl,
         destination_port=options.port,
     )

@@ -15,7 +15,7 @@ from allhops.core.lanes.scalar import ScalarLane
 from allhops.core.ledger import Counters
 from allhops.net.errqueue.numbers import NUMBERS, SO_TIMESTAMPNS
 from allhops.net.errqueue.queue import read_error
-from allhops.net.errqueue.synthesis import icmp_error, quoted_header, udp_header
+from allhops.net.errqueue.synthesis import ErrorWriter, quoted_header, udp_header
 
 if TYPE_CHECKING:
     from allhops.net.errqueue.queue import Told
@@ -62,7 +62,7 @@ def test_what_is_written_down_is_read_by_the_lane(version: int, arguments: st.Da
     assert result.icmp is not None
     own = bytes(range(numbers.family.address_size))
     quote = quoted_header(numbers.family, own, own, 17, 60) + udp_header(40_000, 33_434, 40) + data
-    packet = icmp_error(numbers, result.icmp, quote, told=len(data), own=own, reply_ttl=300)
+    packet = ErrorWriter(numbers, own).write(result.icmp, quote, told=len(data), reply_ttl=300)
     ring = Ring()
     ring.append(packet, 1)
     lane = ScalarLane(Counters())

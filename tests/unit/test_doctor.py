@@ -6,11 +6,13 @@ import asyncio
 import re
 import resource
 from ipaddress import ip_address
-
-import pytest
+from typing import TYPE_CHECKING
 
 from allhops.net import doctor
 from allhops.net.doctor import Finding, Verdict, is_fit, render
+
+if TYPE_CHECKING:
+    import pytest
 
 FINDINGS = [
     Finding(topic="raw udp IPv4", verdict=Verdict.MISSING, says="needs root", command="sudo allhops"),

@@ -51,7 +51,7 @@ def snmp(errors: int) -> str:
 def test_more_misses_than_honest_networks_send_are_suspicious(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "snmp"
     path.write_text(snmp(10))
-    misses = Misses(path)
+    misses = Misses(tmp_path)
     before = misses.level()
     path.write_text(snmp(10 + MISSES))
     assert not misses.suspicious_since(before)
@@ -63,7 +63,12 @@ def test_more_misses_than_honest_networks_send_are_suspicious(tmp_path: pathlib.
 
 @pytest.mark.parametrize("text", ["", "Icmp: InMsgs\nIcmp: 1\n", "Icmp: InErrors\nIcmp: x\n"])
 def test_where_the_kernel_does_not_tell_everything_is_suspicious(text: str, tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "snmp"
     if text:
-        path.write_text(text)
-    assert Misses(path).suspicious_since(0)
+        (tmp_path / "snmp").write_text(text)
+    assert Misses(tmp_path).suspicious_since(0)
+
+
+def test_both_families_are_counted(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "snmp").write_text(snmp(3))
+    (tmp_path / "snmp6").write_text("Icmp6InMsgs 9\nIcmp6InErrors                   \t4\n")
+    assert Misses(tmp_path).level() == 7

@@ -12,7 +12,7 @@ from allhops.core.lanes.dissect import dissect
 from allhops.core.lanes.rows import ReplyRow
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.queue import IcmpTold
-from allhops.net.errqueue.synthesis import icmp_error, ip_packet, quoted_header, tcp_answer, udp_header
+from allhops.net.errqueue.synthesis import ErrorWriter, ip_packet, quoted_header, tcp_answer, udp_header
 from allhops.wire.checksum import internet_checksum
 from allhops.wire.classify import CLOSED, OPEN
 from allhops.wire.probes import TCP, UDP
@@ -32,7 +32,7 @@ def told(version: int, icmp_type: int, icmp_code: int, *, info: int = 0, extensi
 def udp_error(version: int, icmp: IcmpTold, data: bytes, reply_ttl: int = 61) -> ReplyRow:
     numbers = NUMBERS[version]
     quote = quoted_header(numbers.family, OWN[version], HOST[version], UDP, 60) + udp_header(40_000, 33_434, 40) + data
-    packet = icmp_error(numbers, icmp, quote, told=len(data), own=OWN[version], reply_ttl=reply_ttl)
+    packet = ErrorWriter(numbers, OWN[version]).write(icmp, quote, told=len(data), reply_ttl=reply_ttl)
     row = dissect(memoryview(packet), 7)
     assert isinstance(row, ReplyRow), row
     return row

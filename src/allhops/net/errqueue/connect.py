@@ -23,7 +23,7 @@ from allhops.core.lanes.hearsay import NAMED_BY_SOCKET, QUOTED_CHECKSUM, QUOTED_
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.queue import read_error
 from allhops.net.errqueue.setup import listen_to_errors
-from allhops.net.errqueue.synthesis import icmp_error, tcp_answer
+from allhops.net.errqueue.synthesis import ErrorWriter, tcp_answer
 from allhops.net.errqueue.watch import EVENTS_PER_LOOK
 from allhops.net.source import bind_to_interface, socket_address
 
@@ -67,6 +67,7 @@ class ConnectLease:
         self.source = held.source
         self.source_port = held.source_port
         self.station = station
+        self.writer = ErrorWriter(self.numbers, held.source)
         self._held = held
         self._from = (host, 0, *scope)
         # 50 to 80 ms of imports between a RST and the look at it would be read as its RTT: better before the first SYN.
@@ -171,7 +172,7 @@ class _Attempt:
         self.sent_ns = sent_ns
         self.closed = False
 
-    def drain(self, room: int) -> None:
+    def drain(self, room: int, events: int) -> None:
         """Something happened: an error was told, or the connect() is over."""
         if not self._take_error():
             self._take_outcome(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
@@ -195,14 +196,8 @@ class _Attempt:
         if icmp is None or icmp.origin != numbers.icmp_origin or not icmp.offender:
             return False
         hearsay = NAMED_BY_SOCKET | QUOTED_HEADER | QUOTED_CHECKSUM | (REPLY_TTL if told.reply_ttl is None else 0)
-        packet = icmp_error(
-            numbers,
-            icmp,
-            self._quote(told, icmp.extensions_at),
-            told=len(told.data),
-            own=self._lease.source,
-            reply_ttl=told.reply_ttl or 0,
-        )
+        quote = self._quote(told, icmp.extensions_at)
+        packet = self._lease.writer.write(icmp, quote, told=len(told.data), reply_ttl=told.reply_ttl or 0)
         self._lease.station.arrivals.add(packet, told.stamp_ns, hearsay)
         return True
 

@@ -7,13 +7,14 @@ one together, so that is one call in three; control messages would do the same, 
 Linux 5.18.
 
 A pending ICMP error makes the next send fail, without sending, with that error: it says nothing about the packet.
-So the queue is read and the packet sent again, at once. It is this machine that refuses only if there was no error
-to read.
+So the queue is read and the packet sent again, at once. It is this machine that refuses only if there is no error
+to read, twice in a row.
 """
 
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 import time
@@ -25,7 +26,7 @@ from allhops.net.errqueue.alone import Outstanding
 from allhops.net.errqueue.numbers import NUMBERS, PMTUDISC_INTERFACE, PMTUDISC_PROBE
 from allhops.net.errqueue.queue import fill, read_answer, read_error
 from allhops.net.errqueue.setup import grow_buffer, listen_to_errors, plain_flow_label, set_flow_label
-from allhops.net.errqueue.synthesis import UDP_HEADER_SIZE, icmp_error, ip_packet, quoted_header, udp_header
+from allhops.net.errqueue.synthesis import UDP_HEADER_SIZE, ErrorWriter, ip_packet, quoted_header, udp_header
 from allhops.wire.probes import UDP
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 _QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 SEND_TRIES = 32
 """Of one packet, while each failure is explained by an error that was pending."""
+UNEXPLAINED = 2
+"""Failures in a row without an entry in the error queue that make it this machine that refuses. Not one: the kernel
+queues an entry first and marks the socket afterwards (__udp4_lib_err), so the entry may have been read in between.
+"""
 NAME_SIZE = 8
 """Bytes of a payload that name a probe: cookie, mark and balance."""
 
@@ -84,7 +89,10 @@ class FlowLease:
         self._arrivals = station.arrivals
         self._outstanding = Outstanding()
         self._misses_before = None if kind.always_named else station.misses.level()
-        self._size = 0
+        self._size = numbers.family.default_size
+        self._quoted_where: tuple[str, int] | None = None
+        self._quoted_start = b""
+        self._writer = ErrorWriter(numbers, held.source)
         self._header = (-1, False, 0)
         self._ttl = -1
         listen_to_errors(sock, numbers)
@@ -98,7 +106,9 @@ class FlowLease:
     def send(self, block: Block) -> None:
         """One `send` a probe, stamped just before it, and again after a pending error."""
         view = memoryview(block.packets)
-        self._size = size = block.size
+        size = block.size
+        if size != self._size:
+            self._size, self._quoted_where = size, None
         header = self._numbers.family.header_size
         self._set_header(view)
         for position in range(len(block)):
@@ -117,13 +127,15 @@ class FlowLease:
 
     def _send_one(self, payload: memoryview, block: Block, position: int) -> int:
         """Hand one packet over; errno, or 0 when it left."""
+        unexplained = 0
         for _ in range(SEND_TRIES):
             block.sent_ns[position] = time.time_ns()
             try:
                 self.sock.send(payload)
             except OSError as error:
                 code = error.errno or errno.EIO
-                if code in _QUEUE_IS_FULL or not self._drain_errors():
+                unexplained = 0 if self._drain_errors() else unexplained + 1
+                if code in _QUEUE_IS_FULL or unexplained == UNEXPLAINED:
                     return code
             else:
                 return 0
@@ -166,21 +178,26 @@ class FlowLease:
 
     # Listening
 
-    def drain(self, room: int) -> None:
-        """Read up to `room` packets of both queues."""
+    def drain(self, room: int, events: int) -> None:
+        """Read up to `room` packets of the queues that have some."""
         self._arrivals.watch_fill(*fill(self.sock))
-        left = room - self._drain_errors(room)
-        while left > 0:
+        if events & ~select.EPOLLIN:
+            errors = self._drain_errors(room)
+            room -= errors
+            if not errors:
+                # The error is still to be told, but its entry had no room in the queue: this makes an end of it.
+                self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if events & select.EPOLLIN:
+            self._drain_answers(room)
+
+    def _drain_answers(self, room: int) -> None:
+        for _ in range(room):
             try:
                 told = read_answer(self.sock, self._numbers)
-            except (BlockingIOError, InterruptedError):
-                return
             except OSError:
-                # A pending error, told on the error queue as well: this read has cleared it.
-                left -= 1
-                continue
+                # Empty; or an error that came meanwhile, which the error queue tells as well.
+                return
             self._take_answer(told)
-            left -= 1
 
     def _drain_errors(self, room: int = 1 << 16) -> int:
         """Read the error queue; how many entries there were."""
@@ -204,25 +221,24 @@ class FlowLease:
         if not self._kind.always_named:
             hearsay |= QUOTED_CHECKSUM
             quote, named = self._named(told, quote)
-        packet = icmp_error(
-            numbers,
-            icmp,
-            quote,
-            told=len(told.data),
-            own=self.source,
-            reply_ttl=told.reply_ttl or 0,
-        )
+        packet = self._writer.write(icmp, quote, told=len(told.data), reply_ttl=told.reply_ttl or 0)
         self._arrivals.add(packet, told.stamp_ns, hearsay | named)
 
     def _quote(self, told: Told) -> bytes:
         """The quoted probe, as far as it was told; where it was sent to is as quoted, not as we know it."""
+        if told.where[:2] != self._quoted_where:
+            self._quoted_where = told.where[:2]
+            self._quoted_start = self._start_of_quote(*told.where[:2])
+        return self._quoted_start + told.data
+
+    def _start_of_quote(self, host: str, port: int) -> bytes:
+        """The headers of the quoted probe that the kernel keeps to itself."""
         family, kind = self._numbers.family, self._kind
-        destination = socket.inet_pton(self._numbers.domain, told.where[0].partition("%")[0])
-        size = self._size or family.header_size + kind.kernel_header + len(told.data)
-        quote = quoted_header(family, self.source, destination, kind.protocol, size)
+        destination = socket.inet_pton(self._numbers.domain, host.partition("%")[0])
+        start = quoted_header(family, self.source, destination, kind.protocol, self._size)
         if kind.kernel_header:
-            quote += udp_header(self.source_port, told.where[1], size - family.header_size)
-        return quote + told.data
+            start += udp_header(self.source_port, port, self._size - family.header_size)
+        return start
 
     def _named(self, told: Told, quote: bytes) -> tuple[bytes, int]:
         """(quote, hearsay) with the name of the probe in it, if there is only one that it can have."""

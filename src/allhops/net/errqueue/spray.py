@@ -5,7 +5,7 @@ misses far more often than he hits, and the kernel counts errors that fit no soc
 reply that names no probe is not believed to be about any. That leaves a forger one chance in some 500 a trace.
 This file knows no packet.
 
-Source: RFC 4293 icmpStatsInErrors; Linux net/ipv4/udp.c __udp4_lib_err.
+Source: RFC 4293 icmpStatsInErrors; Linux net/ipv4/udp.c __udp4_lib_err, net/ipv6/udp.c __udp6_lib_err.
 """
 
 from __future__ import annotations
@@ -13,25 +13,37 @@ from __future__ import annotations
 import pathlib
 
 MISSES = 64
-_SNMP = pathlib.Path("/proc/thread-self/net/snmp")
+_STATISTICS = pathlib.Path("/proc/thread-self/net")
 
 
 class Misses:
-    """ICMP errors that fitted no socket. `orphans` are those of our own that come after their socket was closed."""
+    """ICMP errors that fitted no socket, of both families.
 
-    def __init__(self, path: pathlib.Path = _SNMP) -> None:
-        self._path = path
+    `orphans` are those of our own that may come after their socket was closed.
+    """
+
+    def __init__(self, statistics: pathlib.Path = _STATISTICS) -> None:
+        self._statistics = statistics
         self.orphans = 0
 
     def level(self) -> int | None:
         """How many there were, less those that may be our own; None where the kernel does not tell."""
         try:
-            with self._path.open() as lines:
-                icmp = [line.split() for line in lines if line.startswith("Icmp:")]
-            (names, values) = icmp
-            return int(values[names.index("InErrors")]) - self.orphans
+            return self._ipv4() + self._ipv6() - self.orphans
         except (OSError, ValueError, IndexError):
             return None
+
+    def _ipv4(self) -> int:
+        """Two lines begin with "Icmp:", names and values."""
+        lines = (self._statistics / "snmp").read_text().splitlines()
+        names, values = [line.split() for line in lines if line.startswith("Icmp:")]
+        return int(values[names.index("InErrors")])
+
+    def _ipv6(self) -> int:
+        """A name and a value a line; no file on a machine without IPv6."""
+        path = self._statistics / "snmp6"
+        lines = path.read_text().splitlines() if path.exists() else ()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Icmp6InErrors"))
 
     def suspicious_since(self, before: int | None) -> bool:
         """Whether more came since `before`, an earlier level, than honest networks send; so too where nobody tells."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from allhops.wire.family import Family
 
 _ICMP_HEADER = struct.Struct("!BBH4s")
+_WORD = struct.Struct("!H")
+_NO_REST = bytes(4)
 _TCP_HEADER = struct.Struct("!HHIIBBHHH")
 SYN, RST, ACK = 0x02, 0x04, 0x10
 TCP = 6
@@ -47,29 +49,57 @@ def udp_header(source_port: int, destination_port: int, size: int) -> bytes:
     return struct.pack("!HHHH", source_port, destination_port, size, 0)
 
 
-def icmp_error(numbers: Numbers, icmp: IcmpTold, quote: bytes, *, told: int, own: bytes, reply_ttl: int) -> bytes:
-    """The ICMP error of a responder to `own` (packed address), whose last `told` bytes of quote the kernel told."""
-    family = numbers.family
-    rest = bytearray(4)
-    kind = (icmp.icmp_type, icmp.icmp_code)
-    if kind == family.too_big:
-        # RFC 1191 has the MTU in the low 16 bits of the word, RFC 4443 in all 32.
-        width = 8 - family.mtu_offset
-        rest[-width:] = min(icmp.info, (1 << 8 * width) - 1).to_bytes(width)
-    elif icmp.icmp_type == family.parameter_problem:
-        rest = bytearray(struct.pack("!I", icmp.info if family.icmp_has_pseudo_header else (icmp.info & 0xFF) << 24))
-    if icmp.extensions_at:
-        length = (len(quote) - told + icmp.extensions_at) // numbers.length_unit
-        rest[numbers.length_offset - 4] = min(length, 0xFF)
-    message = _with_checksum(family, icmp, bytes(rest), quote, own)
-    return ip_packet(family, icmp.offender, own, family.icmp_protocol, reply_ttl, message)
+class ErrorWriter:
+    """Writes ICMP errors to `own` (packed address). What is the same in all of them is prepared once."""
 
+    def __init__(self, numbers: Numbers, own: bytes) -> None:
+        family = numbers.family
+        self._numbers = numbers
+        self._family = family
+        fields = HeaderFields(source=bytes(len(own)), destination=own, protocol=family.icmp_protocol, size=1 << 8)
+        self._header = bytearray(family.header(fields))
+        self._header[family.length_offset : family.length_offset + 2] = bytes(2)
+        self._header_sum = word_sum(self._header)
+        self._own_sum = word_sum(own) + family.icmp_protocol if family.icmp_has_pseudo_header else 0
 
-def _with_checksum(family: Family, icmp: IcmpTold, rest: bytes, quote: bytes, own: bytes) -> bytes:
-    total = word_sum(_ICMP_HEADER.pack(icmp.icmp_type, icmp.icmp_code, 0, rest)) + word_sum(quote)
-    if family.icmp_has_pseudo_header:
-        total += pseudo_header_sum(icmp.offender, own, family.icmp_protocol, _ICMP_HEADER.size + len(quote))
-    return _ICMP_HEADER.pack(icmp.icmp_type, icmp.icmp_code, fold(total) ^ MASK, rest) + quote
+    def write(self, icmp: IcmpTold, quote: bytes, *, told: int, reply_ttl: int) -> bytes:
+        """The error of a responder; the last `told` bytes of the quote are from the kernel, headers stand before."""
+        family = self._family
+        offender_sum = word_sum(icmp.offender)
+        message = _ICMP_HEADER.pack(icmp.icmp_type, icmp.icmp_code, 0, self._rest(icmp, len(quote) - told)) + quote
+        total = word_sum(message)
+        if family.icmp_has_pseudo_header:
+            total += self._own_sum + offender_sum + len(message)
+        checksum = fold(total) ^ MASK
+        header = self._header.copy()
+        at = family.source_offset
+        header[at : at + family.address_size] = icmp.offender
+        header[family.ttl_offset] = reply_ttl & 0xFF
+        length = len(message) + (family.header_size if family.length_covers_header else 0)
+        _WORD.pack_into(header, family.length_offset, length)
+        if family.checksum_offset is not None:
+            ttl_word = (reply_ttl & 0xFF) << family.ttl_shift
+            _WORD.pack_into(
+                header, family.checksum_offset, fold(self._header_sum + offender_sum + ttl_word + length) ^ MASK
+            )
+        return bytes(header) + message[:2] + _WORD.pack(checksum) + message[4:]
+
+    def _rest(self, icmp: IcmpTold, headers: int) -> bytes:
+        """Bytes 4 to 8 of the ICMP header: MTU, pointer, and where extensions begin."""
+        if not icmp.info and not icmp.extensions_at:
+            return _NO_REST
+        family, numbers = self._family, self._numbers
+        rest = bytearray(4)
+        if (icmp.icmp_type, icmp.icmp_code) == family.too_big:
+            # RFC 1191 has the MTU in the low 16 bits of the word, RFC 4443 in all 32.
+            width = 8 - family.mtu_offset
+            rest[-width:] = min(icmp.info, (1 << 8 * width) - 1).to_bytes(width)
+        elif icmp.icmp_type == family.parameter_problem:
+            rest[:] = (icmp.info if family.icmp_has_pseudo_header else (icmp.info & 0xFF) << 24).to_bytes(4)
+        if icmp.extensions_at:
+            length = (headers + icmp.extensions_at) // numbers.length_unit
+            rest[numbers.length_offset - 4] = min(length, 0xFF)
+        return bytes(rest)
 
 
 def tcp_answer(family: Family, probe: bytes, *, is_open: bool) -> bytes:

@@ -23,8 +23,8 @@ EVENTS_PER_LOOK = 64
 class Owner(Protocol):
     """Whose socket it is."""
 
-    def drain(self, room: int) -> None:
-        """Read up to `room` packets into the arrivals."""
+    def drain(self, room: int, events: int) -> None:
+        """Read up to `room` packets into the arrivals; `events` are epoll's."""
         ...
 
 
@@ -58,13 +58,13 @@ class Watch:
         """Let the owners of ready sockets read until `capacity` packets have arrived."""
         events = self._epoll.poll(0, EVENTS_PER_LOOK)
         self.looked_ns = time.time_ns()
-        for descriptor, _ in events:
+        for descriptor, happened in events:
             room = capacity - len(arrivals)
             if room <= 0:
                 return
             owner = self._owners.get(descriptor)  # None: closed by an owner before it in this very look
             if owner is not None:
-                owner.drain(room)
+                owner.drain(room, happened)
 
     def close(self) -> None:
         """Watch nothing any more."""
