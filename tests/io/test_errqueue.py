@@ -152,6 +152,8 @@ async def test_a_socket_that_is_refused_says_so(monkeypatch: pytest.MonkeyPatch)
 class Refusing:
     """A socket whose every send fails, and whose queues are empty."""
 
+    type = socket.SOCK_DGRAM
+
     def __init__(self, code: int) -> None:
         self.code = code
         self.tries = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,34 @@ def test_few_descriptors_are_enough_for_tcp(routers: Lab) -> None:
     assert result.returncode == 0, result.stderr
     (trace,) = json.loads(result.stdout)["traces"]
     assert addresses(trace) == truth(routers, 4)
+
+
+@pytest.mark.needs("tcpdump")
+@PROTOCOLS
+@pytest.mark.parametrize(
+    ("version", "words", "seen"),
+    [
+        (4, ["--tos", 184], "tos 0xb8, ttl 2, .* flags \\[none\\], .* length 60"),
+        (4, ["--tos", 184, "--dont-fragment"], "tos 0xb8, ttl 2, .* flags \\[DF\\], .* length 60"),
+        (6, ["--tos", 184], "\\(class 0xb8, hlim 2, .* payload length: 40"),
+        (6, ["--flow-label", 0x12345], "flowlabel 0x12345, hlim 2, .* payload length: 40"),
+    ],
+)
+def test_the_header_is_that_of_raw_sockets(
+    routers: Lab, version: int, words: list[object], seen: str, protocol: str
+) -> None:
+    """The kernel writes what we would: no DF unless asked, no flow label of its own, the size to the byte."""
+    destination = routers.destinations[version]
+    watch = ["ip", "netns", "exec", routers.client, "tcpdump", "-c", "1", "-nvli", "v0n", "--immediate-mode"]
+    with subprocess.Popen(
+        [*watch, f"dst {destination}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as dump:
+        assert dump.stderr is not None
+        dump.stderr.readline()  # it listens now
+        row = ("--first-ttl", 2, "--max-ttl", 2, "--attempts", 1)
+        run(routers, destination, "--protocol", protocol, *row, *words)
+        output, _ = dump.communicate(timeout=10)
+    assert re.search(seen, output), output
 
 
 # Played internets, with real delays

@@ -37,6 +37,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-ttl", default=30, type=int)
     parser.add_argument("--first-ttl", default=1, type=int)
     parser.add_argument("--port", type=int)
+    parser.add_argument("--tos", default=0, type=int)
+    parser.add_argument("--flow-label", type=int)
+    parser.add_argument("--dont-fragment", action="store_true")
     parser.add_argument("--one-by-one", action="store_true", help="not all traces at once")
     parser.add_argument("--stay", action="store_true", help="keep the privileges")
     parser.add_argument("--sudo", action="store_true", help="open raw sockets, then drop to SUDO_UID")
@@ -76,6 +79,9 @@ async def trace(prober: Prober, options: argparse.Namespace) -> Trace:
         first_ttl=options.first_ttl,
         max_ttl=options.max_ttl,
         destination_port=options.port,
+        tos=options.tos,
+        flow_label=options.flow_label,
+        dont_fragment=options.dont_fragment,
     )
 
 

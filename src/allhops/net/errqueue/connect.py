@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from allhops.core.lanes.hearsay import NAMED_BY_SOCKET, QUOTED_CHECKSUM, QUOTED_HEADER, REPLY_TTL
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.queue import read_error
-from allhops.net.errqueue.setup import listen_to_errors
+from allhops.net.errqueue.setup import HeaderChoice, allow_flow_label, listen_to_errors, plain_flow_label
 from allhops.net.errqueue.synthesis import ErrorWriter, tcp_answer
 from allhops.net.errqueue.watch import EVENTS_PER_LOOK
 from allhops.net.source import bind_to_interface, socket_address
@@ -109,7 +109,7 @@ class ConnectLease:
             return error.errno or errno.EIO
         block.sent_ns[position] = time.time_ns()
         attempt = _Attempt(self, sock, packet, block.sent_ns[position])
-        code = sock.connect_ex(self._where)
+        code = sock.connect_ex(self._where_with_label(packet))
         if code == errno.EINPROGRESS:
             self._under_way.append(attempt)
             self.station.watch.add(sock, attempt, writable=True)
@@ -125,7 +125,11 @@ class ConnectLease:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_SYNCNT, 1)
             sock.setsockopt(numbers.level, numbers.ttl, packet[numbers.family.ttl_offset])
-            sock.setsockopt(numbers.level, numbers.tos, numbers.tos_of(memoryview(packet)))
+            header = HeaderChoice.of(numbers, memoryview(packet))
+            header.apply(sock, numbers)
+            plain_flow_label(sock)
+            if header.flow_label:
+                allow_flow_label(sock)
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             bind_to_interface(sock, self._interface)
             sock.bind(self._from)
@@ -133,6 +137,11 @@ class ConnectLease:
             sock.close()
             raise
         return sock
+
+    def _where_with_label(self, packet: bytes) -> tuple[object, ...]:
+        """IPv6 has the flow label in the address: third of four."""
+        host, port, *rest = self._where
+        return (host, port, self.numbers.flow_label_of(memoryview(packet)), *rest[1:]) if rest else (host, port)
 
     def _set_timer(self) -> None:
         """For the oldest that is under way: sockets end in the order in which they began."""

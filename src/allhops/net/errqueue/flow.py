@@ -23,9 +23,15 @@ from typing import TYPE_CHECKING
 
 from allhops.core.lanes.hearsay import NAMED_ALONE, NAMELESS, QUOTED_CHECKSUM, QUOTED_HEADER, REPLY_TTL, SEEN_WHOLE
 from allhops.net.errqueue.alone import Outstanding
-from allhops.net.errqueue.numbers import NUMBERS, PMTUDISC_INTERFACE, PMTUDISC_PROBE
+from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.queue import fill, read_answer, read_error
-from allhops.net.errqueue.setup import grow_buffer, listen_to_errors, plain_flow_label, set_flow_label
+from allhops.net.errqueue.setup import (
+    HeaderChoice,
+    grow_buffer,
+    listen_to_errors,
+    plain_flow_label,
+    set_flow_label,
+)
 from allhops.net.errqueue.synthesis import UDP_HEADER_SIZE, ErrorWriter, ip_packet, quoted_header, udp_header
 from allhops.wire.probes import UDP
 
@@ -93,7 +99,7 @@ class FlowLease:
         self._quoted_where: tuple[str, int] | None = None
         self._quoted_start = b""
         self._writer = ErrorWriter(numbers, held.source)
-        self._header = (-1, False, 0)
+        self._header = HeaderChoice(tos=-1, dont_fragment=False, flow_label=0)
         self._ttl = -1
         listen_to_errors(sock, numbers)
         grow_buffer(sock)
@@ -155,21 +161,12 @@ class FlowLease:
 
     def _set_header(self, view: memoryview) -> None:
         """What is the same in every probe of a flow."""
-        numbers, sock = self._numbers, self.sock
-        tos, dont_fragment, label = wanted = (
-            numbers.tos_of(view),
-            numbers.dont_fragment_of(view),
-            numbers.flow_label_of(view),
-        )
-        if wanted == self._header:
-            return
-        if tos != max(0, self._header[0]):
-            sock.setsockopt(numbers.level, numbers.tos, tos)
-        mode = PMTUDISC_PROBE if dont_fragment else PMTUDISC_INTERFACE
-        sock.setsockopt(numbers.level, numbers.mtu_discover, mode)
-        if label != self._header[2]:
-            set_flow_label(sock, label)
-        self._header = wanted
+        wanted = HeaderChoice.of(self._numbers, view)
+        if wanted != self._header:
+            wanted.apply(self.sock, self._numbers)
+            if wanted.flow_label != self._header.flow_label:
+                set_flow_label(self.sock, wanted.flow_label)
+            self._header = wanted
 
     def _set_ttl(self, ttl: int) -> None:
         if ttl != self._ttl:

@@ -21,6 +21,8 @@ ORIGIN_LOCAL = 1
 """`ee_origin` of an error that this machine's own stack made, such as EMSGSIZE."""
 EXTENDED_ERROR_SIZE = 16
 """struct sock_extended_err; the offender's socket address follows it."""
+PMTUDISC_DO = 2
+"""DF set, no more than the path MTU. TCP: `PMTUDISC_PROBE` leaves its DF clear (ip_output.c, __ip_queue_xmit)."""
 PMTUDISC_PROBE = 3
 """DF set, and no regard to what the path MTU is said to be."""
 PMTUDISC_INTERFACE = 5

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
-from allhops.net.errqueue.numbers import NUMBERS, SO_TIMESTAMPNS
+from allhops.net.errqueue.numbers import (
+    NUMBERS,
+    PMTUDISC_DO,
+    PMTUDISC_INTERFACE,
+    PMTUDISC_PROBE,
+    SO_TIMESTAMPNS,
+)
 
 if TYPE_CHECKING:
     from allhops.net.errqueue.numbers import Numbers
@@ -44,11 +51,41 @@ def plain_flow_label(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_AUTOFLOWLABEL, 0)
 
 
+def allow_flow_label(sock: socket.socket) -> None:
+    """Take the IPv6 flow label from the address that the socket is connected to."""
+    sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FLOWINFO_SEND, 1)
+
+
 def set_flow_label(sock: socket.socket, label: int) -> None:
     """Send with this IPv6 flow label, 20 bits, from now on. The socket must be connected: it is connected again."""
     host, port, _, scope = sock.getpeername()
-    sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FLOWINFO_SEND, 1)
+    allow_flow_label(sock)
     sock.connect((host, port, label, scope))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderChoice:
+    """What we choose in the IP header of every probe of a flow, TTL apart."""
+
+    tos: int
+    dont_fragment: bool
+    flow_label: int
+
+    @classmethod
+    def of(cls, numbers: Numbers, packet: memoryview) -> Self:
+        """As a packet that was built has it."""
+        return cls(
+            tos=numbers.tos_of(packet),
+            dont_fragment=numbers.dont_fragment_of(packet),
+            flow_label=numbers.flow_label_of(packet),
+        )
+
+    def apply(self, sock: socket.socket, numbers: Numbers) -> None:
+        """Have the kernel choose the same. The flow label belongs to the address that is connected to."""
+        sock.setsockopt(numbers.level, numbers.tos, self.tos)
+        set_df = PMTUDISC_DO if sock.type == socket.SOCK_STREAM else PMTUDISC_PROBE
+        mode = set_df if self.dont_fragment else PMTUDISC_INTERFACE
+        sock.setsockopt(numbers.level, numbers.mtu_discover, mode)
 
 
 def errors_are_told() -> bool:
