@@ -10,10 +10,10 @@ Source: RFC 4293 icmpStatsInErrors; Linux net/ipv4/udp.c __udp4_lib_err, net/ipv
 
 from __future__ import annotations
 
-import pathlib
+import os
 
 MISSES = 64
-_STATISTICS = pathlib.Path("/proc/thread-self/net")
+_STATISTICS = "/proc/thread-self/net"
 
 
 class Misses:
@@ -22,7 +22,7 @@ class Misses:
     `orphans` are those of our own that may come after their socket was closed.
     """
 
-    def __init__(self, statistics: pathlib.Path = _STATISTICS) -> None:
+    def __init__(self, statistics: str | os.PathLike[str] = _STATISTICS) -> None:
         self._statistics = statistics
         self.orphans = 0
 
@@ -35,15 +35,17 @@ class Misses:
 
     def _ipv4(self) -> int:
         """Two lines begin with "Icmp:", names and values."""
-        lines = (self._statistics / "snmp").read_text().splitlines()
-        names, values = [line.split() for line in lines if line.startswith("Icmp:")]
+        with open(os.path.join(self._statistics, "snmp")) as lines:
+            names, values = [line.split() for line in lines if line.startswith("Icmp:")]
         return int(values[names.index("InErrors")])
 
     def _ipv6(self) -> int:
         """A name and a value a line; no file on a machine without IPv6."""
-        path = self._statistics / "snmp6"
-        lines = path.read_text().splitlines() if path.exists() else ()
-        return sum(int(line.split()[1]) for line in lines if line.startswith("Icmp6InErrors"))
+        try:
+            with open(os.path.join(self._statistics, "snmp6")) as lines:
+                return sum(int(line.split()[1]) for line in lines if line.startswith("Icmp6InErrors"))
+        except FileNotFoundError:
+            return 0
 
     def suspicious_since(self, before: int | None) -> bool:
         """Whether more came since `before`, an earlier level, than honest networks send; so too where nobody tells."""

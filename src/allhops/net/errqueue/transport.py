@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from allhops.errors import PrivilegeError, SendError, UsageError, explain_errno
 from allhops.model import Protocol
 from allhops.net.errqueue.arrivals import Arrivals
-from allhops.net.errqueue.connect import ConnectLease
 from allhops.net.errqueue.flow import FlowLease, Kind, ping_kind, udp_kind
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.setup import errors_are_told
@@ -122,6 +121,8 @@ def _lease_tcp(destination: Address, options: TraceOptions, station: Station) ->
         raise UsageError(
             "TCP without raw sockets needs a source port for each probe: leave source_port out, or run it with sudo"
         )
+    from allhops.net.errqueue.connect import ConnectLease  # 1 ms that other probes can do without
+
     return ConnectLease(hold_flow(destination, options), destination, options, station)
 
 
