@@ -88,6 +88,10 @@ class Evidence(StrEnum):
     """ICMP identifier, type and code."""
     MARK = "mark"
     """The payload's words that name the probe (UDP)."""
+    SOCKET = "socket"
+    """The kernel gave it to the socket that sent this one probe (TCP without raw sockets)."""
+    ALONE = "alone"
+    """It shows no name, but no other row's probe was out (UDP over IPv4 without raw sockets, 28-byte quotes)."""
 
 
 class ReplyFlag(StrEnum):
@@ -176,7 +180,8 @@ class Reply:
     reply_ttl: int | None
     """TTL or hop limit of the reply itself as it arrived here."""
     quoted_ttl: int | None
-    """TTL or hop limit inside the quoted probe: what was left of it at the responder. None for a direct answer."""
+    """TTL or hop limit inside the quoted probe: what was left of it at the responder. None for a direct answer, and
+    without raw sockets."""
     quoted_tos: int | None = None
     """Type of service or traffic class (DSCP and ECN) inside the quoted probe, as it arrived there."""
     mtu: int | None = None
@@ -254,6 +259,12 @@ class Trace:
     hops: tuple[Hop, ...]
     error: str | None = None
     """One sentence, when `stop_reason` is `local_error`."""
+    backend: str | None = None
+    """How the probes reached the wire: "raw" sockets, "errqueue" (the kernel's error queue, no privilege needed) or
+    "simulated"; None when none could leave.
+    """
+    flow_constant: bool = True
+    """Whether every probe had the ports that `flow` says. TCP without raw sockets needs a source port for each."""
 
     @property
     def reached(self) -> bool:

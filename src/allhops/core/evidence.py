@@ -1,4 +1,4 @@
-"""What a reply was matched on and what is odd about it, as bits of one byte each: a column in the ledger.
+"""What a reply was matched on and what is odd about it, as bits of two bytes and of one: columns in the ledger.
 
 This file knows no packet.
 """
@@ -25,12 +25,12 @@ DIRECT = 0x80
 
 
 def bits_of(evidence: Iterable[Evidence]) -> int:
-    """The byte that says all of these."""
+    """The bits that say all of these."""
     return sum({EVIDENCE_BIT[one] for one in evidence})
 
 
 def evidence_in(bits: int) -> tuple[Evidence, ...]:
-    """What a byte of the `matched` column says.
+    """What an entry of the `matched` column says.
 
     >>> [str(one) for one in evidence_in(0b1001)]
     ['dst', 'cookie']

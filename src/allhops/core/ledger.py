@@ -58,14 +58,17 @@ class Counters:
     bare: int = 0
     """Foreign echo replies without payload (also counted as foreign): a forger's guesses look like this."""
     kernel_drops: int = 0
-    """Packets that the kernel dropped because our receive buffer was full."""
+    """Packets that the kernel dropped because our receive buffer was full. Error queues do not count theirs: there it
+    is how often one was found full, a lower bound.
+    """
 
 
 class Ledger:
     """Columns indexed by slot; see the module for the clocks.
 
     One byte each: `state`, `kind`, `icmp_type`, `icmp_code`, `reply_ttl`, `quoted_ttl`, `quoted_tos`, `port_state`,
-    `matched` and `flags` (see `classify` and `evidence`). `mtu`, `duplicates`: 16 bits. `error`: errno of a probe that
+    `flags` (see `classify` and `evidence`), `hearsay` (see `lanes.hearsay`). `matched` (see `evidence`), `mtu`,
+    `duplicates`: 16 bits. `error`: errno of a probe that
     could not be sent. `late_ns`: stamp of the first reply to a probe that had been given up, 0 for none. `responder`:
     `ADDRESS_BYTES` a slot, left-aligned. `extensions`: only the slots that have some.
     """
@@ -79,8 +82,9 @@ class Ledger:
         self.quoted_ttl = bytearray(slots)
         self.quoted_tos = bytearray(slots)
         self.port_state = bytearray(slots)
-        self.matched = bytearray(slots)
         self.flags = bytearray(slots)
+        self.hearsay = bytearray(slots)
+        self.matched = array("H", bytes(2 * slots))
         self.mtu = array("H", bytes(2 * slots))
         self.duplicates = array("H", bytes(2 * slots))
         self.error = array("H", bytes(2 * slots))

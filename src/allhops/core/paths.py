@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from allhops.core.evidence import DIRECT, evidence_in, flags_in
+from allhops.core.lanes.hearsay import QUOTED_HEADER
 from allhops.core.ledger import ANSWERED, STATES
 from allhops.model import Address, Hop, Probe, ProbeState, Reply, Verdict
 from allhops.wire.classify import KINDS, PORT_STATES
@@ -33,7 +34,7 @@ def reply_from(plan: Plan, ledger: Ledger, slot: int) -> Reply | None:
     if kind is None:
         return None
     flags = ledger.flags[slot]
-    quotes = not flags & DIRECT
+    has_header = not (flags & DIRECT or ledger.hearsay[slot] & QUOTED_HEADER)
     port_state = PORT_STATES[ledger.port_state[slot]]
     return Reply(
         address=address_from(ledger.responder_of(slot, plan.layout.family.address_size)),
@@ -42,8 +43,8 @@ def reply_from(plan: Plan, ledger: Ledger, slot: int) -> Reply | None:
         icmp_type=ledger.icmp_type[slot] if port_state is None else None,
         icmp_code=ledger.icmp_code[slot] if port_state is None else None,
         reply_ttl=ledger.reply_ttl[slot] or None,
-        quoted_ttl=ledger.quoted_ttl[slot] if quotes else None,
-        quoted_tos=ledger.quoted_tos[slot] if quotes else None,
+        quoted_ttl=ledger.quoted_ttl[slot] if has_header else None,
+        quoted_tos=ledger.quoted_tos[slot] if has_header else None,
         mtu=ledger.mtu[slot] or None,
         port_state=port_state,
         extensions=ledger.extensions.get(slot, ()),

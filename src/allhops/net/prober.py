@@ -15,7 +15,7 @@ from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ReplyRow, ScalarLane
 from allhops.core.ledger import Counters
 from allhops.core.pacer import Pacer
-from allhops.errors import UsageError
+from allhops.errors import PrivilegeError, UsageError
 from allhops.net.many import TraceMany
 from allhops.net.raw import RawTransport
 from allhops.net.resolve import resolve
@@ -33,8 +33,18 @@ RING_PACKETS = 16
 """Packets read before the loop gets its turn: a trace that is complete is told so before the rest is parsed, and
 a flood of other people's ICMP does not starve the caller's program."""
 
+BACKENDS = ("auto", "raw", "errqueue")
+"""Ways to the network that a prober can be asked for."""
+
 _FlowKey = tuple[int, int, int]
 """(IP version, protocol number, source port): what a port lease owns."""
+
+
+def _error_queue() -> Transport:
+    """The back end without privilege, imported only where it is used."""
+    from allhops.net.errqueue import ErrorQueueTransport
+
+    return ErrorQueueTransport()
 
 
 class Prober:
@@ -43,16 +53,23 @@ class Prober:
         async with allhops.Prober(rate_pps=1_000) as prober:
             trace = await prober.trace("example.org")
 
-    `rate_pps` None sends as fast as the machine does. `transport` is how to reach the network: None opens raw
-    sockets. A prober belongs to the event loop and the process that opened it: elsewhere it raises RuntimeError.
+    `rate_pps` None sends as fast as the machine does. `backend` is how to reach the network: "raw" sockets, which
+    need a privilege, "errqueue", which needs none, or "auto": raw sockets where they are allowed. `transport` is
+    something else in their place. A prober belongs to the event loop and the process that opened it: elsewhere it
+    raises RuntimeError.
     """
 
-    def __init__(self, *, rate_pps: float | None = None, transport: Transport | None = None) -> None:
+    def __init__(
+        self, *, rate_pps: float | None = None, backend: str = "auto", transport: Transport | None = None
+    ) -> None:
         if rate_pps is not None and not 0 < rate_pps < float("inf"):
             raise UsageError(f"rate_pps must be more than 0, or None for no limit, not {rate_pps!r}")
         self.counters = Counters()
         self.pacer = Pacer(rate_pps)
-        self.transport: Transport = transport if transport is not None else RawTransport()
+        if backend not in BACKENDS:
+            raise UsageError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+        self._may_fall_back = backend == "auto" and transport is None
+        self.transport: Transport = transport or (_error_queue() if backend == "errqueue" else RawTransport())
         self.lane = ScalarLane(self.counters)
         self._ring = Ring(RING_PACKETS)
         self._flows: dict[_FlowKey, Tracing] = {}
@@ -63,12 +80,22 @@ class Prober:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self.transport.open(self._on_readable, self.counters)
+        self._open_transport()
         self._is_open = True
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
+
+    def _open_transport(self) -> None:
+        """Raw sockets, or what needs no privilege where they are not allowed."""
+        try:
+            self.transport.open(self._on_readable, self.counters)
+        except PrivilegeError:
+            if not self._may_fall_back:
+                raise
+            self.transport = _error_queue()
+            self.transport.open(self._on_readable, self.counters)
 
     async def aclose(self) -> None:
         """End open traces as interrupted and close every socket."""

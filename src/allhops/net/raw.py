@@ -58,6 +58,8 @@ _QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 class RawTransport:
     """See the module."""
 
+    backend = "raw"
+
     def __init__(self) -> None:
         self._receivers: list[_Receiver] = []
         self._tcp_receivers: dict[int, _Receiver] = {}
@@ -84,6 +86,12 @@ class RawTransport:
                 "raw sockets are not allowed: run it with sudo, or give the process CAP_NET_RAW"
             ) from error
 
+    def open_all(self, interface: str | None) -> None:
+        """A sender and a TCP receiver for each family that there is; the receivers let nothing through yet."""
+        for version in [receiver.family.version for receiver in self._receivers]:
+            self._sender(version, interface)
+            self._admit_answers(version)
+
     def lease(self, destination: Address, options: TraceOptions) -> RawLease:
         """Hold a flow, and find the socket that sends for it."""
         taken = {lease.source_port for lease in self._leases if lease.protocol is Protocol.ICMP}
@@ -92,7 +100,8 @@ class RawTransport:
             sender = self._sender(destination.version, options.interface)
             lease = RawLease(held, sender, destination, options.protocol, self._forget)
             self._leases.add(lease)
-            self._admit_answers(lease)
+            if lease.protocol is Protocol.TCP:
+                self._admit_answers(lease.version)
         except BaseException:
             held.close()
             raise
@@ -129,24 +138,21 @@ class RawTransport:
 
     def _forget(self, lease: RawLease) -> None:
         self._leases.discard(lease)
-        self._admit_answers(lease)
+        if lease.protocol is Protocol.TCP:
+            self._admit_answers(lease.version)
 
-    def _admit_answers(self, lease: RawLease) -> None:
-        """Let through the TCP segments for leases of this lease's family, now that there is one more or less."""
-        if lease.protocol is not Protocol.TCP:
-            return
-        receiver = self._tcp_receivers.get(lease.version)
+    def _admit_answers(self, version: int) -> None:
+        """Let through the TCP segments for leases of this family, and no others."""
+        receiver = self._tcp_receivers.get(version)
         if receiver is None:
             if not self._receivers:
                 return
-            family = FAMILIES[lease.version]
-            receiver = self._tcp_receivers[lease.version] = self._add_receiver(family, socket.IPPROTO_TCP)
+            family = FAMILIES[version]
+            receiver = self._tcp_receivers[version] = self._add_receiver(family, socket.IPPROTO_TCP)
         ports = sorted(
-            other.source_port
-            for other in self._leases
-            if other.version == lease.version and other.protocol is Protocol.TCP
+            lease.source_port for lease in self._leases if lease.version == version and lease.protocol is Protocol.TCP
         )
-        attach(receiver.sock, answers_to(FAMILIES[lease.version], ports))
+        attach(receiver.sock, answers_to(FAMILIES[version], ports))
 
     def _sender(self, version: int, interface: str | None) -> socket.socket:
         sender = self._senders.get((version, interface))
@@ -157,6 +163,8 @@ class RawTransport:
 
 class RawLease:
     """A held flow, and the raw socket that sends in its name."""
+
+    flow_constant = True
 
     def __init__(
         self,
@@ -199,6 +207,7 @@ class _Receiver:
     """One raw socket, and how its packets become whole rows."""
 
     def __init__(self, family: Family, protocol: int, counters: Counters) -> None:
+        self.family = family
         self._protocol = protocol
         self._counters = counters
         self._drops_seen = 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from allhops.errors import AllhopsError, CapacityError, SendError, UsageError, explain_errno
+from allhops.errors import AllhopsError, CapacityError, PrivilegeError, SendError, UsageError, explain_errno
 from allhops.model import Protocol
 
 if TYPE_CHECKING:
@@ -105,6 +105,27 @@ def hold_flow(destination: Address, options: TraceOptions, taken: Container[int]
     Raises: UsageError, SendError, CapacityError, as `hold_port`.
     """
     return _HOLDERS[options.protocol](destination, options, taken)
+
+
+def hold_ping(destination: Address, options: TraceOptions) -> Held:
+    """A ping socket, bound and connected: its "port" is the identifier of the echo requests that it sends.
+
+    Raises: PrivilegeError where net.ipv4.ping_group_range lets no group of ours have one; else as `hold_port`.
+    """
+    try:
+        sock = socket.socket(_FAMILIES[destination.version], socket.SOCK_DGRAM, _PING_PROTOCOLS[destination.version])
+    except PermissionError as error:
+        raise PrivilegeError("ping sockets are not allowed to this group") from error
+    except OSError as error:
+        raise _capacity_or_send_error(error) from error
+    try:
+        bind_to_interface(sock, options.interface)
+        _bind(sock, (_source_host(options.source, destination.version),), options.source_port, lowest=1)
+        _connect(sock, destination, DISCARD_PORT)
+    except BaseException:
+        sock.close()
+        raise
+    return Held(source=_packed(sock), source_port=sock.getsockname()[1], sock=sock)
 
 
 def _hold_udp(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from allhops.core.plan import Plan
@@ -142,7 +143,9 @@ class Tracing:
                 self._hops.append(event.hop)
                 self._news.set()
             else:
-                self._trace = event.trace
+                self._trace = replace(
+                    event.trace, backend=self._prober.transport.backend, flow_constant=self._lease.flow_constant
+                )
                 self._news.set()
                 self._close()
 

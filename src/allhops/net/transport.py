@@ -31,6 +31,11 @@ class Lease(Protocol):
         """Source port of the flow."""
         ...
 
+    @property
+    def flow_constant(self) -> bool:
+        """Whether every probe leaves with that source port."""
+        ...
+
     def send(self, block: Block) -> None:
         """Hand a block's packets to the kernel until its queue is full; fills in the block's columns. Never raises."""
         ...
@@ -43,10 +48,22 @@ class Lease(Protocol):
 class Transport(Protocol):
     """One way to the wire. Opened once, inside a running event loop."""
 
+    @property
+    def backend(self) -> str:
+        """Its name, as `Trace.backend` has it."""
+        ...
+
     def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
         """Open what receives; `on_readable` is called on the loop when packets wait.
 
         Raises: PrivilegeError.
+        """
+        ...
+
+    def open_all(self, interface: str | None) -> None:
+        """Open now what would be opened on demand: the privilege to do so is about to be dropped.
+
+        Raises: PrivilegeError, CapacityError, UsageError for an interface that there is not.
         """
         ...
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 class FakeNet:
     """A transport (see `allhops.net.transport`) whose other end is an `Internet`."""
 
+    backend = "simulated"
+
     def __init__(self, internet: Internet) -> None:
         self.internet = internet
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,6 +62,9 @@ class FakeNet:
         """Part of the transport."""
         self._loop = asyncio.get_running_loop()
         self._on_readable = on_readable
+
+    def open_all(self, interface: str | None) -> None:
+        """Part of the transport: nothing to open."""
 
     def lease(self, destination: Address, options: TraceOptions) -> FakeLease:
         """Part of the transport: the vantage point's address and a random port."""
@@ -109,6 +114,8 @@ class FakeNet:
 
 class FakeLease:
     """A source address and port of the simulated vantage point."""
+
+    flow_constant = True
 
     def __init__(self, source: bytes, source_port: int, send: Callable[[bytes], int]) -> None:
         self.source = source

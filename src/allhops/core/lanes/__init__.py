@@ -9,6 +9,8 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from allhops.core.lanes.hearsay import SEEN_WHOLE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -48,25 +50,28 @@ class Block:
 class Ring:
     """Packets that arrived, one a row of `ROW_SIZE` bytes, each a whole IP packet from its first header byte.
 
-    `lengths` is 0 for a packet that did not fit its row; `stamps_ns` is the kernel's receive stamp.
+    `lengths` is 0 for a packet that did not fit its row; `stamps_ns` is the kernel's receive stamp; `hearsay` says
+    what of the row nobody saw (see hearsay.py), 0 for a packet as it came off the wire.
     """
 
-    __slots__ = ("capacity", "count", "lengths", "rows", "stamps_ns")
+    __slots__ = ("capacity", "count", "hearsay", "lengths", "rows", "stamps_ns")
 
     def __init__(self, capacity: int = 64) -> None:
         self.capacity = capacity
         self.rows = bytearray(capacity * ROW_SIZE)
         self.lengths = array("I", bytes(4 * capacity))
         self.stamps_ns = array("q", bytes(8 * capacity))
+        self.hearsay = bytearray(capacity)
         self.count = 0
 
-    def append(self, packet: bytes, stamp_ns: int) -> None:
+    def append(self, packet: bytes, stamp_ns: int, hearsay: int = SEEN_WHOLE) -> None:
         """Copy one packet in; the ring must not be full."""
         length = len(packet) if len(packet) <= ROW_SIZE else 0
         start = self.count * ROW_SIZE
         self.rows[start : start + length] = packet[:length]
         self.lengths[self.count] = length
         self.stamps_ns[self.count] = stamp_ns
+        self.hearsay[self.count] = hearsay
         self.count += 1
 
     def packets(self) -> Iterator[tuple[memoryview, int]]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from allhops.core.evidence import ALT_ADDR, DIRECT, EVIDENCE_BIT, NAT, SHORT_QUOTE
+from allhops.core.lanes.hearsay import NAMED_ALONE, NAMED_BY_SOCKET, NAMELESS
 from allhops.model import Evidence
 from allhops.wire.checksum import MASK, word_sum
 from allhops.wire.classify import DESTINATION
@@ -61,6 +62,9 @@ def match(plan: Plan, ledger: Ledger, row: ReplyRow) -> Match | None:
     if not knows_cookie and not matched & EVIDENCE_BIT[plan.layout.flow_evidence]:
         disown(counters, row)
         return None
+    if row.hearsay & NAMELESS:
+        counters.unnamed += 1
+        return None
     if _cannot_respond(plan, row):
         counters.forged += 1
         return None
@@ -74,6 +78,8 @@ def match(plan: Plan, ledger: Ledger, row: ReplyRow) -> Match | None:
         return None
     matched |= EVIDENCE_BIT[plan.layout.mark_evidence] if probe.mark is not None else 0
     matched |= _IP_ID if probe.ip_id == mark else 0
+    if row.hearsay & (NAMED_BY_SOCKET | NAMED_ALONE):
+        matched = _told_evidence(row.hearsay)
     slot = plan.slot(course, mark_ttl(mark), mark_attempt(mark))
     return Match(slot, matched, _flags(plan, template, course, row, mark))
 
@@ -136,6 +142,13 @@ def _is_proven(plan: Plan, ledger: Ledger, probe: Sighting, matched: int) -> boo
     return has_secret and not ledger.is_under_attack
 
 
+def _told_evidence(hearsay: int) -> int:
+    """Bits for a reply that shows a copy of its probe: what the kernel checked, and what named it instead."""
+    if hearsay & NAMED_BY_SOCKET:
+        return _DST | EVIDENCE_BIT[Evidence.SOCKET]
+    return _DST | EVIDENCE_BIT[Evidence.PORTS] | EVIDENCE_BIT[Evidence.ALONE]
+
+
 def _is_sound(plan: Plan, mark: int) -> bool:
     """Whether a mark's check bits are this session's and it names a probe of this plan."""
     options = plan.options
@@ -158,12 +171,9 @@ def _flags(plan: Plan, template: Template, course: int, row: ReplyRow, mark: int
     flags = ALT_ADDR if row.kind == DESTINATION and row.responder != destination else 0
     if not probe.is_quote:
         return flags | DIRECT
-    changed = (
-        probe.source != plan.source
-        or probe.destination != destination
-        or probe.flow != plan.source_port_of(course)
-        or probe.peer != template.peer
-        or probe.checksum not in (None, template.checksum)
-        or probe.ip_id not in (None, mark)
-    )
+    sent = (plan.source, destination, plan.source_port_of(course), template.peer, template.checksum, mark)
+    shown = (probe.source, probe.destination, probe.flow, probe.peer, probe.checksum, probe.ip_id)
+    if row.hearsay & (NAMED_BY_SOCKET | NAMED_ALONE):
+        return flags | SHORT_QUOTE * bool(row.hearsay & NAMED_ALONE)
+    changed = any(one is not None and one != other for one, other in zip(shown, sent, strict=True))
     return flags | NAT * changed | SHORT_QUOTE * (probe.cookie is None)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from allhops.core.lanes.hearsay import SEEN_WHOLE
+
 if TYPE_CHECKING:
     from allhops.model import Extension
     from allhops.wire.probes import Layout
@@ -56,6 +58,8 @@ class ReplyRow(NamedTuple):
     extensions: tuple[Extension, ...] | None
     """None when they are broken."""
     probe: Sighting
+    hearsay: int = SEEN_WHOLE
+    """What of it nobody saw; see hearsay.py."""
 
     @property
     def flow_key(self) -> tuple[int, int, int]:

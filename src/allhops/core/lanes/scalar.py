@@ -65,10 +65,11 @@ class ScalarLane:
         from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect  # 50 to 80 ms: dpkt
 
         rows = []
-        for packet, stamp_ns in ring.packets():
+        for index, (packet, stamp_ns) in enumerate(ring.packets()):
             row = dissect(packet, stamp_ns)
             if not isinstance(row, Refusal):
-                rows.append(row)
+                hearsay = ring.hearsay[index]
+                rows.append(row._replace(hearsay=hearsay) if hearsay else row)
             elif row is MALFORMED:
                 self.counters.malformed += 1
             else:
@@ -123,6 +124,7 @@ def _fill(ledger: Ledger, found: Match, row: ReplyRow) -> None:
     ledger.port_state[slot] = row.port_state
     ledger.matched[slot] = found.matched
     ledger.flags[slot] = found.flags
+    ledger.hearsay[slot] = row.hearsay
     ledger.received_ns[slot] = row.stamp_ns
     start = slot * ADDRESS_BYTES
     ledger.responder[start : start + len(row.responder)] = row.responder

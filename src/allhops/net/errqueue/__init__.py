@@ -1,0 +1,18 @@
+"""Probing without privilege: ordinary sockets, and the error queue on which the kernel tells of ICMP errors.
+
+    numbers.py     what the kernel calls things, a family a row
+    queue.py       control messages -> what the kernel told
+    synthesis.py   what it told -> the packet that it stood for
+    alone.py       which probe a reply is about when it names none
+    flow.py        UDP and ICMP: one socket a flow, all TTLs in flight
+    connect.py     TCP: one socket a probe
+    spray.py       whether somebody is guessing our ports
+    watch.py       one epoll for all sockets
+    transport.py   the transport: leases, and what they share (station.py, places.py, arrivals.py)
+
+Source: ip(7), ipv6(7), icmp(7), udp(7), tcp(7).
+"""
+
+from allhops.net.errqueue.transport import ErrorQueueTransport
+
+__all__ = ["ErrorQueueTransport"]

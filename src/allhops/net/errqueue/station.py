@@ -1,0 +1,32 @@
+"""What the leases of one transport share. This file knows no packet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from allhops.net.errqueue.places import Places
+from allhops.net.errqueue.spray import Misses
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from allhops.net.errqueue.arrivals import Arrivals
+    from allhops.net.errqueue.watch import Watch
+    from allhops.net.transport import Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """What one transport has: where replies go, what watches the sockets.
+
+    `leases` are those that are out: they enter and remove themselves. `places` is how many sockets there may be where
+    every probe needs one. `misses` tells whether somebody is guessing ports.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    arrivals: Arrivals
+    watch: Watch
+    leases: set[Lease] = field(default_factory=set)
+    places: Places = field(default_factory=Places)
+    misses: Misses = field(default_factory=Misses)
