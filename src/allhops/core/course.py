@@ -33,6 +33,8 @@ from allhops.model import StopReason
 from allhops.wire.classify import DESTINATION, UNREACHABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from allhops.core.ledger import Ledger
     from allhops.core.plan import Plan
     from allhops.model import Hop
@@ -129,6 +131,11 @@ class Course:
         return self.unreachable_ttl or self.loop_ttl
 
     @property
+    def has_nameless_replies(self) -> bool:
+        """Whether somebody replied without saying to which probe."""
+        return self.index in self.ledger.nameless
+
+    @property
     def unsendable(self) -> bool:
         """Whether this machine refused every probe so far."""
         return self.sent > 0 and self.failed == self.sent
@@ -148,6 +155,10 @@ class Course:
         if ttl == self.end_ttl and self._end_row_is_full(ttl):
             return True
         return self._has_ended(ttl)
+
+    def any_in_flight(self, slots: Sequence[int]) -> bool:
+        """Whether one of these probes may still be answered."""
+        return any(self.ledger.state[slot] == IN_FLIGHT for slot in slots)
 
     def is_silent(self, ttl: int) -> bool:
         """Whether nothing has answered at a TTL so far."""

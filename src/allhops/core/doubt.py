@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def doubtful_rows(course: Course) -> list[int]:
     """One probe for each row in doubt below the last answer, nearest first."""
-    return _spare_slots(course, [ttl for ttl in _rows(course) if _is_doubtful(course, ttl)])
+    return _next_spares(course, [ttl for ttl in _rows(course) if _is_doubtful(course, ttl)])
 
 
 def doubtful_tail(course: Course) -> list[int]:
@@ -32,15 +32,26 @@ def doubtful_tail(course: Course) -> list[int]:
     options = course.plan.options
     if course.end_ttl is not None or course.highest_heard >= options.max_ttl:
         return []
-    return _spare_slots(course, sorted({course.highest_heard + 1, options.max_ttl}))
+    return _next_spares(course, sorted({course.highest_heard + 1, options.max_ttl}))
 
 
 def limited_rows(course: Course) -> list[int]:
     """One probe for each row without an answer, if some row shows that its responder limits its answers."""
     if not any(_is_limited(course, ttl) for ttl in _rows(course)):
         return []
-    silent = [ttl for ttl in _rows(course) if course.is_silent(ttl)]
-    return _spare_slots(course, silent) + doubtful_tail(course)
+    return _next_spares(course, silent_ttls(course)) + doubtful_tail(course)
+
+
+def silent_ttls(course: Course, last: int | None = None) -> list[int]:
+    """TTLs without an answer, below the last answer or up to `last`."""
+    ttls = _rows(course) if last is None else range(course.plan.options.first_ttl, last + 1)
+    return [ttl for ttl in ttls if course.is_silent(ttl)]
+
+
+def spare_slots(course: Course, ttl: int) -> list[int]:
+    """What is left to ask one row again with."""
+    state, plan = course.ledger.state, course.plan
+    return [slot for slot in plan.row(course.index, ttl) if plan.is_spare(slot) and state[slot] == UNSENT]
 
 
 def verdict(course: Course, ttl: int) -> Verdict | None:
@@ -76,8 +87,8 @@ def _answers(course: Course, ttl: int) -> list[int]:
 
 
 def _answers_only_again(course: Course, ttl: int) -> bool:
-    """Whether a row was silent until it was asked again."""
-    answers = _answers(course, ttl)
+    """Whether a row was silent until it was asked again, and not for want of a name in its replies."""
+    answers = [] if course.has_nameless_replies else _answers(course, ttl)
     return bool(answers) and all(map(course.plan.is_spare, answers))
 
 
@@ -93,11 +104,6 @@ def _all_answer_beyond(course: Course, ttl: int) -> bool:
     return not any(_is_limited(course, further) for further in beyond)
 
 
-def _spare_slots(course: Course, ttls: Sequence[int]) -> list[int]:
+def _next_spares(course: Course, ttls: Sequence[int]) -> list[int]:
     """The next spare slot of each row that has one left."""
-    state, plan = course.ledger.state, course.plan
-    spares = (
-        next((slot for slot in plan.row(course.index, ttl) if plan.is_spare(slot) and state[slot] == UNSENT), None)
-        for ttl in ttls
-    )
-    return [slot for slot in spares if slot is not None]
+    return [slots[0] for slots in (spare_slots(course, ttl) for ttl in ttls) if slots]

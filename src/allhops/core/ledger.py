@@ -70,7 +70,8 @@ class Ledger:
     `flags` (see `classify` and `evidence`), `hearsay` (see `lanes.hearsay`). `matched` (see `evidence`), `mtu`,
     `duplicates`: 16 bits. `error`: errno of a probe that
     could not be sent. `late_ns`: stamp of the first reply to a probe that had been given up, 0 for none. `responder`:
-    `ADDRESS_BYTES` a slot, left-aligned. `extensions`: only the slots that have some.
+    `ADDRESS_BYTES` a slot, left-aligned. `extensions`: only the slots that have some. `nameless`:
+    courses that had a reply which names none of their probes.
     """
 
     def __init__(self, slots: int, counters: Counters | None = None) -> None:
@@ -94,6 +95,7 @@ class Ledger:
         self.sent_at = array("d", bytes(8 * slots))
         self.responder = bytearray(ADDRESS_BYTES * slots)
         self.extensions: dict[int, tuple[Extension, ...]] = {}
+        self.nameless: set[int] = set()
         self.counters = counters if counters is not None else Counters()
         self.guesses = 0
         self._bare_before = self.counters.bare

@@ -19,7 +19,7 @@ from allhops.core.course import Course
 from allhops.core.ledger import IN_FLIGHT, LOCAL_ERROR, Ledger
 from allhops.core.paths import address_from
 from allhops.core.strategies import STRATEGIES
-from allhops.core.strategies.steps import Pause, Step, Wave
+from allhops.core.strategies.steps import Pause, Settle, Step, Wave
 from allhops.errors import explain_errno
 from allhops.model import Address, Flow, Hop, StopReason, Trace
 
@@ -37,6 +37,8 @@ BLOCK_PROBES = 16
 """Probes built and sent between two looks at what has arrived: on a short path the first replies spare the rest."""
 FULL_QUEUE_PAUSE_S = 0.002
 """How long to let a full kernel queue drain before the same probe is tried again."""
+NO_ROOM_PAUSE_S = 0.01
+"""How long to let probes under way give up their places."""
 FULL_QUEUE_TRIES = 10
 """Times in a row that the queue may be full before its probe counts as a local error."""
 
@@ -102,6 +104,8 @@ class _Run:
         """Take the strategy's next steps: a pause is over, or nothing of the last wave is left that could help."""
         while not self.exhausted:
             if isinstance(self.step, Pause) and now < self._resume_at(self.step):
+                return
+            if isinstance(self.step, Settle) and self.course.any_in_flight(self.step.slots):
                 return
             if any(map(self.course.is_useful, self.pending)):
                 return
@@ -281,6 +285,9 @@ class Session(Generic[Replies]):
 
     def _queue_was_full(self, block: Block, now: float) -> None:
         """Wait for the kernel's queue; after too many times in a row the probe at its head is a local error."""
+        if block.waits_for_room:
+            self._blocked_until = now + NO_ROOM_PAUSE_S
+            return
         self._blocked_until = now + FULL_QUEUE_PAUSE_S
         self._full_queue_tries = 1 if block.handed else self._full_queue_tries + 1
         if self._full_queue_tries < FULL_QUEUE_TRIES:

@@ -64,6 +64,7 @@ def match(plan: Plan, ledger: Ledger, row: ReplyRow) -> Match | None:
         return None
     if row.hearsay & NAMELESS:
         counters.unnamed += 1
+        ledger.nameless.add(course)
         return None
     if _cannot_respond(plan, row):
         counters.forged += 1

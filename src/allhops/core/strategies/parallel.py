@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from allhops.core.doubt import doubtful_rows, doubtful_tail, limited_rows
+from allhops.core.strategies.alone import alone
 from allhops.core.strategies.steps import Pause, Step, Wave
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def parallel(course: Course) -> Iterator[Step]:
 
     plan = course.plan
     yield Wave([slot for slot in plan.course_slots(course.index) if not plan.is_spare(slot)])
-    yield Pause(lambda: course.near_wait / 2)
+    yield Pause(lambda: course.near_wait / 2, lambda: course.has_nameless_replies)
+    if course.has_nameless_replies:
+        yield from alone(course)
     yield Wave(doubtful_rows(course), SPACING_S)
     if course.end_ttl is None:
         yield Pause(lambda: course.tail_wait / 2)

@@ -1,4 +1,4 @@
-"""What a strategy yields: a wave to send, or a pause before it is asked again.
+"""What a strategy yields: a wave to send, or what to wait for before it is asked again.
 
 A course that is complete ends, whatever its strategy would still have asked, unless and as long as the latest step
 `holds` it.
@@ -30,4 +30,12 @@ class Pause:
     holds: Callable[[], bool] = bool
 
 
-Step = Wave | Pause
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Ask again when none of these slots is in flight any more."""
+
+    slots: Sequence[int]
+    holds: Callable[[], bool] = bool
+
+
+Step = Wave | Pause | Settle

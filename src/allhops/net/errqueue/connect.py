@@ -86,6 +86,7 @@ class ConnectLease:
             packet = bytes(view[position * block.size : (position + 1) * block.size])
             code = self._probe(packet, block, position)
             if code in _NO_ROOM:
+                block.waits_for_room = True
                 break
             block.errors[position] = code
             block.handed += 1
