@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from hypothesis import given
@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 
 from allhops import __version__
 from allhops.cli import main, run
-from allhops.cli.arguments import read_arguments
-from allhops.cli.endings import what_was_not_sent, why_it_ended
+from allhops.cli.arguments import BACKENDS, read_arguments
+from allhops.cli.endings import what_was_not_sent, which_flow_was_not, why_it_ended
+from allhops.core.ledger import Counters
 from allhops.errors import AllhopsError, CapacityError, PrivilegeError, ResolveError, SendError, UsageError
-from allhops.model import Flow, Hop, Probe, ProbeState, Protocol, Reply, ReplyKind, StopReason, Trace
+from allhops.model import Flow, Hop, MplsLabel, Probe, ProbeState, Protocol, Reply, ReplyKind, StopReason, Trace
+from allhops.net import doctor, privileges, prober
 from allhops.options import TraceOptions
 
 if TYPE_CHECKING:
@@ -106,9 +108,12 @@ class StubProber:
     refusal: AllhopsError | None
     signal: signal.Signals
     rate_pps: float | None
+    backend: str
+    counters: Counters
 
-    def __init__(self, *, rate_pps: float | None = None, transport: object = None) -> None:
+    def __init__(self, *, rate_pps: float | None = None, backend: str = "", transport: object = None) -> None:
         StubProber.rate_pps = rate_pps
+        StubProber.backend = backend
 
     async def __aenter__(self) -> Self:
         if StubProber.refusal is not None:
@@ -145,6 +150,8 @@ def stub_prober(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     StubProber.refusal = None
     StubProber.signal = signal.SIGINT
     StubProber.rate_pps = None
+    StubProber.backend = ""
+    StubProber.counters = Counters()
     monkeypatch.setattr(run, "Prober", StubProber)
     monkeypatch.setattr(run, "ask_system", {ROUTER: "gw.example."}.get)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -156,6 +163,7 @@ def stub_prober(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 # Bad input
 
+FLOW_LABEL_FOR_IPV4 = "-l/--flow-label is for IPv6, and these probes are IPv4: leave it out, or ask for IPv6"
 BAD_ARGUMENTS = [
     ([], "no HOST to trace (allhops --help lists the options)"),
     (["-q", "0", "x"], "-q/--attempts must be a whole number from 1 to 10, not 0"),
@@ -181,7 +189,37 @@ BAD_ARGUMENTS = [
     (["-t", "low", "x"], None),
     (["--rate", "0", "x"], "--rate: write probes a second, more than 0, not '0' (allhops --help lists the options)"),
     (["--rate", "nan", "x"], None),
-    (["-4", "-6", "x"], "-6: not allowed with argument -4 (allhops --help lists the options)"),
+    (["-q", "5", "-q", "0", "x"], "-q/--attempts must be a whole number from 1 to 10, not 0"),
+    (["-4", "-6", "x"], "-6 contradicts -4: drop one of them"),
+    (["-I", "-T", "x"], "-T/--tcp contradicts -I/--icmp: drop one of them"),
+    (["--tcp", "x", "--udp"], "-U/--udp contradicts -T/--tcp: drop one of them"),
+    (["-UI", "x"], "-I/--icmp contradicts -U/--udp: drop one of them"),
+    (["--dscp", "EF", "-t", "184", "x"], "-t/--tos contradicts --dscp: drop one of them"),
+    (["-t", "0", "--dscp", "0", "x"], "--dscp contradicts -t/--tos: drop one of them"),
+    (["-i", "lo", "--simulate", "demo", "x"], "-i/--interface contradicts --simulate: drop one of them"),
+    (["--simulate", "demo", "--backend", "raw", "x"], "--backend contradicts --simulate: drop one of them"),
+    (["--backend", "magic", "x"], None),
+    (
+        ["-I", "-p", "53", "x"],
+        "-p/--port means nothing to icmp, which has no ports: leave it out, or choose udp or tcp",
+    ),
+    (["-T", "-p", "0", "x"], "-p/--port must be a whole number from 1 to 65535, not 0"),
+    (["-F4", "-l", "9", "x"], FLOW_LABEL_FOR_IPV4),
+    (["-l", "1048576", "x"], "-l/--flow-label must be a whole number from 0 to 1048575, not 1048576"),
+    (["-l", "-1", "x"], "-l/--flow-label: expected one argument (allhops --help lists the options)"),
+    (
+        ["-l", "blue", "x"],
+        "-l/--flow-label: write a number from 0 to 1048575, as in 74565 or 0x12345, not 'blue' "
+        "(allhops --help lists the options)",
+    ),
+    (
+        ["--dscp", "64", "x"],
+        "--dscp: write a number from 0 to 63 or a name such as EF, AF41 or CS5, not '64' "
+        "(allhops --help lists the options)",
+    ),
+    (["--dscp=-1", "x"], None),
+    (["--dscp", "AF44", "x"], None),
+    (["--dscp", "", "x"], None),
     (
         ["-x.example"],
         "-x.example: no such option (allhops --help lists the options); write -- before a HOST that begins with -",
@@ -207,13 +245,48 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return err[:-1]
 
 
-WORDS = ["-q", "-m", "-w", "-p", "-t", "-4", "-n", "--", "--size", "--rate", "--json", "0", "-1", "nan", "1e99", "x"]
+FLAGS = ["-4", "-6", "-n", "-e", "-U", "-I", "-T", "-F", "--json", "--"]
+VALUED = [
+    *("-q", "-f", "-m", "-p", "-t", "-l", "-s", "-i", "-w", "--source-port", "--size", "--dscp", "--gap-limit"),
+    *("--rate", "--simulate", "--backend"),
+]
+ABSURD = [
+    "0",
+    "-1",
+    "1",
+    "65536",
+    "70000",
+    "9" * 30,
+    "nan",
+    "inf",
+    "-inf",
+    "1e99",
+    "1e-99",
+    "0x",
+    "EF",
+    "",
+    " ",
+    "\u0663",
+]
 
 
-@given(st.lists(st.text(max_size=8) | st.sampled_from(WORDS)))
+@given(st.lists(st.text(max_size=8) | st.sampled_from([*FLAGS, *VALUED, *ABSURD, "x"])))
 def test_any_arguments_are_a_request_or_a_usage_error(arguments: list[str]) -> None:
     with contextlib.suppress(UsageError, SystemExit):  # SystemExit is --help's
         assert read_arguments(arguments).hosts
+
+
+ANY_VALUE = st.sampled_from(ABSURD) | st.text(max_size=8) | st.integers().map(str) | st.floats().map(str)
+
+
+@given(st.sampled_from(["-U", "-I", "-T"]), st.sampled_from(VALUED), ANY_VALUE)
+def test_any_value_of_any_option_is_taken_or_refused_in_one_line(protocol: str, option: str, value: str) -> None:
+    StubProber.results["x"] = reached("x")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as complaints:
+        status = main([protocol, option, value, "--", "x"])
+    refused = complaints.getvalue()
+    assert (status, refused.count("\n")) == ((2, 1) if refused else (0, 0))
+    assert refused.rstrip("\n").isprintable()
 
 
 ERRORS = [
@@ -222,6 +295,8 @@ ERRORS = [
     (UsageError("source port 9 is in use"), 2, "x: source port 9 is in use"),
     (SendError(101, "x: no route to that network"), 4, "x: no route to that network"),
     (CapacityError("out of file descriptors"), 4, "x: out of file descriptors"),
+    (UsageError("size must be at least 60 for tcp"), 2, "x: --size must be at least 60 for tcp"),
+    (UsageError("leave source_port out"), 2, "x: leave --source-port out"),
 ]
 
 
@@ -252,21 +327,62 @@ def test_a_scenario_that_cannot_be_read(scenario: str, capsys: pytest.CaptureFix
 def test_defaults_are_those_of_the_library() -> None:
     request = read_arguments(["a.example"])
     assert request.options == TraceOptions()
-    assert (request.numeric, request.output, request.rate_pps, request.simulate) == (False, "text", None, None)
+    assert (request.numeric, request.extensions, request.output) == (False, False, "text")
+    assert (request.rate_pps, request.backend, request.simulate) == (None, "auto", None)
 
 
 def test_letters() -> None:
     line = (
-        "-6 -n -U -q 2 -m 20 -f 3 -w 1.5 -p 53 -s ::1 -i lo -t 0xb8 --source-port 4000 --size 100 --gap-limit 9 "
-        "--json --rate 50 --simulate demo a b"
+        "-6 -n -e -U -F -q 2 -m 20 -f 3 -w 1.5 -p 53 -s ::1 -i lo -t 0xb8 -l 0x12345 --source-port 4000 --size 100 "
+        "--gap-limit 9 --json --rate 50 --backend raw a b"
     )
     request = read_arguments(line.split())
     assert request.hosts == ("a", "b")
-    assert (request.numeric, request.output, request.rate_pps, request.simulate) == (True, "json", 50.0, "demo")
+    assert (request.numeric, request.extensions, request.output) == (True, True, "json")
+    assert (request.rate_pps, request.backend) == (50.0, "raw")
     assert request.options == TraceOptions(
         ip_version=6, attempts=2, max_ttl=20, first_ttl=3, timeout=1.5, destination_port=53, source="::1",
-        interface="lo", tos=184, source_port=4000, size=100, gap_limit=9,
+        interface="lo", tos=184, source_port=4000, size=100, gap_limit=9, dont_fragment=True, flow_label=0x12345,
     )  # fmt: skip
+
+
+def test_a_scenario_is_named() -> None:
+    assert read_arguments(["--simulate", "demo", "x"]).simulate == "demo"
+
+
+PROTOCOLS = [
+    ([], Protocol.UDP, 33_434),
+    (["-U"], Protocol.UDP, 33_434),
+    (["--udp", "-p", "53"], Protocol.UDP, 53),
+    (["-I"], Protocol.ICMP, None),
+    (["--icmp", "--source-port", "7"], Protocol.ICMP, None),
+    (["-T"], Protocol.TCP, 80),
+    (["--tcp", "-p", "443"], Protocol.TCP, 443),
+    (["-TT"], Protocol.TCP, 80),
+]
+
+
+@pytest.mark.parametrize(("arguments", "protocol", "port"), PROTOCOLS)
+def test_each_protocol_has_its_port(arguments: list[str], protocol: Protocol, port: int | None) -> None:
+    options = read_arguments([*arguments, "x"]).options
+    assert (options.protocol, options.destination_port) == (protocol, port)
+
+
+DSCPS = [
+    *(("0", 0), ("63", 252), ("0x2e", 184), ("EF", 184), ("ef", 184), ("AF41", 136), ("AF11", 40), ("CS5", 160)),
+    *(("CS0", 0), ("BE", 0), ("DF", 0), ("LE", 4), ("VA", 176), ("af43", 152)),
+]
+
+
+@pytest.mark.parametrize(("point", "tos"), DSCPS)
+def test_dscp_is_the_upper_six_bits(point: str, tos: int) -> None:
+    assert read_arguments(["--dscp", point, "x"]).options.tos == tos
+
+
+def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert [option for option in [*FLAGS, *VALUED] if f" {option} " not in f"{out} -- ".replace(",", " ")] == []
 
 
 def test_options_may_stand_between_hosts() -> None:
@@ -291,6 +407,33 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
         " 1  gw.example (10.0.0.1)  1.000 ms\n"
         " 2  203.0.113.9 (203.0.113.9)  1.000 ms\n",
         "",
+    )
+
+
+def test_extensions_are_shown_with_e(capsys: pytest.CaptureFixture[str]) -> None:
+    label = MplsLabel(label=16_001, traffic_class=0, bottom_of_stack=True, ttl=1)
+    answer = hop(1, ROUTER).probes[0].reply
+    assert answer is not None
+    row = replace(hop(1, ROUTER).probes[0], reply=replace(answer, extensions=(label,)))
+    StubProber.results["x"] = trace(
+        "x", StopReason.REACHED, Hop(ttl=1, probes=(row,)), hop(2, END, ReplyKind.DESTINATION)
+    )
+    assert main(["-n", "x"]) == 0
+    assert "MPLS" not in capsys.readouterr().out
+    assert main(["-ne", "x"]) == 0
+    assert " 1  10.0.0.1 <MPLS:L=16001,E=0,S=1,T=1>  1.000 ms\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["-n", "a.example"], ["--json", "a.example"]])
+def test_replies_that_the_kernel_dropped_are_owned_up_to(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    StubProber.counters = Counters(kernel_drops=12)
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out
+    assert (
+        err == "allhops: at least 12 packets came faster than they were read and were lost here: try a lower --rate\n"
     )
 
 
@@ -331,6 +474,13 @@ def test_json_has_a_line_for_each_host(capsys: pytest.CaptureFixture[str]) -> No
 def test_only_several_hosts_have_a_rate_by_default(arguments: list[str], rate_pps: float | None) -> None:
     assert main(arguments) == 0
     assert StubProber.rate_pps == rate_pps
+
+
+def test_back_ends_are_those_of_the_prober() -> None:
+    assert BACKENDS == prober.BACKENDS
+    for backend in BACKENDS:
+        assert main(["--backend", backend, "a.example"]) == 0
+        assert StubProber.backend == backend
 
 
 ENDINGS = [
@@ -374,6 +524,139 @@ def test_stars_of_our_own_making_are_owned_up_to() -> None:
         what_was_not_sent(replace(ended, hops=(row,)))
         == "x: 1 of the stars are probes that could not leave this machine"
     )
+
+
+def test_a_flow_that_was_not_constant_is_owned_up_to(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = replace(reached("x"), protocol=Protocol.TCP, flow_constant=False)
+    assert which_flow_was_not(reached("x")) is None
+    assert which_flow_was_not(replace(ended, flow=None)) is None
+    StubProber.results["x"] = ended
+    assert main(["-n", "x"]) == 0
+    assert capsys.readouterr().err == (
+        "allhops: x: without root each tcp probe has a source port of its own, "
+        "so load balancers may have sent them different ways\n"
+    )
+
+
+# The doctor
+
+
+@pytest.mark.parametrize(("verdict", "status"), [(doctor.Verdict.WORKS, 0), (doctor.Verdict.MISSING, 1)])
+def test_doctor(
+    verdict: doctor.Verdict, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    findings = [doctor.Finding(topic="raw udp IPv4", verdict=verdict, says="constant flow")]
+    monkeypatch.setattr(doctor, "diagnose", lambda: findings)
+    assert main(["doctor"]) == status
+    assert capsys.readouterr() == (f"{verdict:<7}  raw udp IPv4  constant flow\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["--", "doctor"], ["doctor", "-n"], ["-n", "doctor"], ["doctor", "doctor"]])
+def test_a_host_may_be_named_doctor(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    StubProber.results["doctor"] = reached("doctor")
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith("traceroute to doctor ")
+
+
+# Under sudo
+
+NOBODY = 65_534
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be left")
+
+
+class StubTransport:
+    """Takes note of when it was opened wholly."""
+
+    def open_all(self, interface: str | None) -> None:
+        UNDER_SUDO.append(f"open all of {interface}")
+
+
+UNDER_SUDO: list[str] = []
+
+
+@pytest.fixture
+def under_sudo(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Root by sudo, as far as the command can tell; what it does about it."""
+    UNDER_SUDO.clear()
+    monkeypatch.setenv("SUDO_UID", str(NOBODY))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(privileges, "drop_to_caller", lambda: UNDER_SUDO.append("drop"))
+    monkeypatch.setattr(StubProber, "transport", StubTransport(), raising=False)
+    monkeypatch.setattr(StubProber, "start", noted(StubProber.start))
+    return UNDER_SUDO
+
+
+def noted(start: Any) -> Any:
+    async def start_noted(*arguments: Any, **keywords: Any) -> StubTracing:
+        UNDER_SUDO.append("start")
+        tracing: StubTracing = await start(*arguments, **keywords)
+        return tracing
+
+    return start_noted
+
+
+def test_sockets_are_opened_before_root_is_left_and_names_resolved_after(under_sudo: list[str]) -> None:
+    assert main(["-n", "-i", "lo", "a.example"]) == 0
+    assert under_sudo == ["open all of lo", "drop", "start"]
+
+
+def test_a_simulation_needs_no_root_at_all(under_sudo: list[str]) -> None:
+    assert main(["--simulate", "no-such-scenario", "x"]) == 2
+    assert under_sudo == ["drop"]
+
+
+def test_elsewhere_nothing_is_dropped(under_sudo: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUDO_UID")
+    assert main(["-n", "a.example"]) == 0
+    assert under_sudo == ["start"]
+
+
+def test_who_cannot_leave_root_does_not_go_on(
+    under_sudo: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise PrivilegeError("root's privileges could not be given up")
+
+    monkeypatch.setattr(privileges, "drop_to_caller", refuse)
+    assert main(["-n", "a.example"]) == 3
+    assert "start" not in under_sudo
+    assert the_one_line(capsys) == "allhops: root's privileges could not be given up"
+
+
+def after_sudo(*command: str) -> subprocess.CompletedProcess[str]:
+    """Python runs this as root, called by nobody through sudo."""
+    environment = {**os.environ, "SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY)}
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env=environment)
+
+
+WHOLE_RUNS = [
+    ["127.0.0.1"],
+    ["-I", "::1"],
+    ["--json", "--backend", "errqueue", "::1"],
+    ["--simulate", "demo", "203.0.113.9"],
+]
+
+
+@AS_ROOT
+@pytest.mark.parametrize("arguments", WHOLE_RUNS)
+def test_a_whole_run_after_root_was_left(arguments: list[str]) -> None:
+    ended = after_sudo("-m", "allhops", "-n", *arguments)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+LEAVE_AND_ENCODE = """
+import os
+from allhops.cli.sudo import leave_root
+
+leave_root()
+print(os.getresuid(), "é.example".encode("idna"))
+"""
+
+
+@AS_ROOT
+def test_names_can_be_encoded_after_root_was_left() -> None:
+    ended = after_sudo("-c", LEAVE_AND_ENCODE)
+    assert (ended.stdout, ended.stderr) == (f"{(NOBODY,) * 3} b'xn--9ca.example'\n", "")
 
 
 # Signals
@@ -472,7 +755,17 @@ def test_what_starting_up_may_not_import() -> None:
         "print(*sys.modules)"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"dpkt", "json", "tomllib", "importlib.metadata", "numpy", "allhops.testing"} & set(loaded)
+    assert not {
+        "allhops.net.doctor",
+        "allhops.net.privileges",
+        "ctypes",
+        "dpkt",
+        "json",
+        "tomllib",
+        "importlib.metadata",
+        "numpy",
+        "allhops.testing",
+    } & set(loaded)
 
 
 # All of it together, through the real prober
@@ -490,6 +783,16 @@ def test_a_simulated_internet(
         "gw.example (10.0.0.1)",
         "end.example (203.0.113.9)",
     ]
+    for protocol in ("-U", "-I", "-T"):
+        assert main([*arguments, "--json", protocol, "-e", "-F", "--dscp", "CS1", "end.example"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        first = told["hops"][0]["probes"][0]
+        assert (first["quoted_tos"], first["flags"]) == (32, [])
+        assert "cookie" in first["matched"]
+        assert (told["flow"]["destination_port"] is None) == (protocol == "-I")
+        assert (told["backend"], told["flow_constant"]) == ("simulated", True)
+    assert main([*arguments, "-l", "1", "end.example"]) == 2
+    assert capsys.readouterr().err == f"allhops: end.example: {FLOW_LABEL_FOR_IPV4}\n"
     assert main([*arguments, "-6", "end.example"]) == 2
     assert main([*arguments, "elsewhere.example", "224.0.0.1", "0.0.0.0", "255.255.255.255", "203.0.113.9"]) == 2
     out, err = capsys.readouterr()

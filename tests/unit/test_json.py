@@ -12,14 +12,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allhops.model import Flow, Hop, Probe, ProbeState, Protocol, Reply, ReplyKind, StopReason, Trace
+from allhops.model import (
+    Evidence,
+    Flow,
+    Hop,
+    InterfaceInfo,
+    InterfaceRole,
+    MplsLabel,
+    PortState,
+    Probe,
+    ProbeState,
+    Protocol,
+    Reply,
+    ReplyFlag,
+    ReplyKind,
+    StopReason,
+    Trace,
+    UnknownObject,
+    Verdict,
+)
+from allhops.output.extensions import INTERFACE, MPLS, UNKNOWN
 from allhops.output.json import JsonWriter, line
 from allhops.output.records import FLOW, HOP, PROBE, TRACE, milliseconds, timestamp
 
 if TYPE_CHECKING:
-    from allhops.output.records import Record
+    from allhops.output.fields import Record
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+"""Written anew by `python -m tests.golden`, to be read before it is committed."""
 
 SILENT = Probe(attempt=2, probe_ttl=1, state=ProbeState.TIMED_OUT)
 ANSWERED = Probe(
@@ -51,6 +71,33 @@ ARRIVED = Probe(
         quoted_ttl=None,
     ),
 )
+PROVEN = Probe(
+    attempt=1,
+    probe_ttl=2,
+    state=ProbeState.ANSWERED,
+    reply=Reply(
+        address=IPv4Address("10.0.0.2"),
+        kind=ReplyKind.UNREACHABLE,
+        rtt_ns=5_000_000,
+        icmp_type=3,
+        icmp_code=4,
+        reply_ttl=63,
+        quoted_ttl=1,
+        quoted_tos=184,
+        mtu=1_400,
+        extensions=(
+            MplsLabel(label=24_015, traffic_class=5, bottom_of_stack=True, ttl=1),
+            InterfaceInfo(
+                role=InterfaceRole.INCOMING, index=3, address=IPv6Address("2001:db8::3"), name="xe-0/0/1", mtu=9_192
+            ),
+            InterfaceInfo(role=InterfaceRole.NEXT_HOP),
+            UnknownObject(class_num=3, c_type=1, data="00010000c0000201"),
+        ),
+        matched=(Evidence.DST, Evidence.PORTS, Evidence.COOKIE),
+        flags=(ReplyFlag.NAT, ReplyFlag.DUPLICATE),
+        duplicates=2,
+    ),
+)
 TRACE_REACHED = Trace(
     destination="demo.example.net",
     address=IPv4Address("203.0.113.9"),
@@ -60,7 +107,12 @@ TRACE_REACHED = Trace(
     started_at_ns=1_700_000_000_123_456_789,
     duration_ns=36_123_456,
     stop_reason=StopReason.REACHED,
-    hops=(Hop(ttl=1, probes=(ANSWERED, SILENT)), Hop(ttl=2, probes=(ARRIVED,))),
+    hops=(
+        Hop(ttl=1, probes=(ANSWERED, SILENT), verdict=Verdict.RATE_LIMITED),
+        Hop(ttl=2, probes=(PROVEN,)),
+        Hop(ttl=3, probes=(ARRIVED,)),
+    ),
+    backend="raw",
 )
 UNTRACED = Trace(
     destination="nowhere.example",
@@ -76,12 +128,16 @@ UNTRACED = Trace(
 )
 
 
-def test_golden() -> None:
+def golden_json() -> str:
     lines: list[str] = []
     writer = JsonWriter(lines.append)
     for trace in (TRACE_REACHED, UNTRACED):
         writer.end(trace)
-    assert "".join(lines) == (GOLDEN / "traces.jsonl").read_text()
+    return "".join(lines)
+
+
+def test_golden() -> None:
+    assert golden_json() == (GOLDEN / "traces.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
@@ -101,20 +157,87 @@ def test_an_unknown_rtt_is_null() -> None:
     assert PROBE.write(probe)["rtt_ms"] is None
 
 
-RENAMED = {"rtt_ns": "rtt_ms", "started_at_ns": "started_at", "duration_ns": "duration_ms"}
-LEFT_OUT = {
-    *("mtu", "late_rtt_ns", "quoted_tos", "port_state", "extensions", "matched", "flags", "duplicates"),
-    *("backend", "flow_constant"),
-}  # the evidence: not told yet
+RENAMED = {
+    "rtt_ns": "rtt_ms",
+    "late_rtt_ns": "late_rtt_ms",
+    "started_at_ns": "started_at",
+    "duration_ns": "duration_ms",
+}
+OWN = {
+    MplsLabel: MPLS,
+    InterfaceInfo: INTERFACE,
+    UnknownObject: UNKNOWN,
+    Trace: TRACE,
+    Flow: FLOW,
+    Hop: HOP,
+    Probe: PROBE,
+    Reply: PROBE,
+}
 
 
-@pytest.mark.parametrize(
-    ("model", "record"), [(Trace, TRACE), (Flow, FLOW), (Hop, HOP), (Probe, PROBE), (Reply, PROBE)]
-)
+@pytest.mark.parametrize(("model", "record"), OWN.items())
 def test_no_field_of_the_model_is_forgotten(model: type, record: Record[Any]) -> None:
     told = {field.name for field in record.fields}
     model_fields = {RENAMED.get(field.name, field.name) for field in fields(model)}
-    assert model_fields - LEFT_OUT - {"reply"} <= told
+    assert model_fields - {"reply"} <= told  # a reply is told by the fields of its probe
+
+
+def test_without_a_reply_what_it_tells_is_null_or_empty() -> None:
+    told = PROBE.write(replace(SILENT, late_rtt_ns=2_500_000_000))
+    assert {name: value for name, value in told.items() if value is not None} == {
+        "attempt": 2,
+        "probe_ttl": 1,
+        "state": "timed_out",
+        "late_rtt_ms": 2_500.0,
+        "extensions": [],
+        "matched": [],
+        "flags": [],
+        "duplicates": 0,
+    }
+
+
+def test_evidence() -> None:
+    told = PROBE.write(PROVEN)
+    assert told["matched"] == ["dst", "ports", "cookie"]
+    assert told["flags"] == ["nat", "duplicate"]
+    assert (told["duplicates"], told["quoted_tos"], told["mtu"], told["port_state"]) == (2, 184, 1400, None)
+
+
+def test_a_tcp_answer_has_a_port_state_and_no_icmp() -> None:
+    assert ARRIVED.reply is not None
+    answer = replace(ARRIVED.reply, icmp_type=None, icmp_code=None, port_state=PortState.OPEN)
+    told = PROBE.write(replace(ARRIVED, reply=answer))
+    assert (told["port_state"], told["icmp_type"], told["icmp_code"]) == ("open", None, None)
+
+
+def test_extensions_tell_their_type() -> None:
+    assert PROBE.write(PROVEN)["extensions"] == [
+        {"type": "mpls", "label": 24_015, "traffic_class": 5, "bottom_of_stack": True, "ttl": 1},
+        {
+            "type": "interface", "role": "incoming", "index": 3, "address": "2001:db8::3", "name": "xe-0/0/1",
+            "mtu": 9_192,
+        },
+        {"type": "interface", "role": "next_hop", "index": None, "address": None, "name": None, "mtu": None},
+        {"type": "unknown", "class_num": 3, "c_type": 1, "data": "00010000c0000201"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("verdict", [None, *Verdict])
+def test_a_verdict(verdict: Verdict | None) -> None:
+    assert HOP.write(Hop(ttl=1, probes=(), verdict=verdict))["verdict"] == verdict
+
+
+def test_a_flow_that_was_not_constant_is_told() -> None:
+    told = TRACE.write(replace(TRACE_REACHED, backend="errqueue", flow_constant=False))
+    assert (told["backend"], told["flow_constant"]) == ("errqueue", False)
+    assert (TRACE.write(TRACE_REACHED)["backend"], TRACE.write(UNTRACED)["backend"]) == ("raw", None)
+
+
+def test_icmp_has_an_identifier_and_no_port() -> None:
+    assert FLOW.write(Flow(source_port=40_000, destination_port=None)) == {
+        "source_port": 40_000,
+        "destination_port": None,
+    }
 
 
 IP = st.builds(IPv4Address, st.integers(0, 2**32 - 1)) | st.builds(IPv6Address, st.integers(0, 2**128 - 1))

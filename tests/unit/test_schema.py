@@ -11,7 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from allhops.model import Address, Flow, Hop, Probe, ProbeState, Protocol, Reply, ReplyKind, StopReason, Trace
+from allhops.model import (
+    Address,
+    Evidence,
+    Extension,
+    Flow,
+    Hop,
+    InterfaceInfo,
+    InterfaceRole,
+    MplsLabel,
+    PortState,
+    Probe,
+    ProbeState,
+    Protocol,
+    Reply,
+    ReplyFlag,
+    ReplyKind,
+    StopReason,
+    Trace,
+    UnknownObject,
+    Verdict,
+)
 from allhops.output.json import line
 from allhops.output.records import RECORDS
 from allhops.output.schema import schema_text, trace_schema
@@ -21,7 +41,7 @@ from allhops.testing.virtual import VirtualTrace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from allhops.output.records import Field
+    from allhops.output.fields import Record
 
 DOCS = Path(__file__).parents[2] / "docs"
 VALIDATOR = Draft202012Validator(trace_schema())
@@ -32,33 +52,68 @@ PORTS = st.integers(0, 65_535)
 NAMES = st.none() | st.text(max_size=20)
 DURATIONS = st.integers(0, 60_000_000_000)
 IP: st.SearchStrategy[Address] = st.ip_addresses()
+LONGS = st.integers(0, 2**32 - 1)
+EXTENSIONS: st.SearchStrategy[Extension] = st.one_of(
+    st.builds(
+        MplsLabel,
+        label=st.integers(0, 2**20 - 1),
+        traffic_class=st.integers(0, 7),
+        bottom_of_stack=st.booleans(),
+        ttl=BYTES,
+    ),
+    st.builds(
+        InterfaceInfo,
+        role=st.sampled_from(InterfaceRole),
+        index=st.none() | LONGS,
+        address=st.none() | IP,
+        name=NAMES,
+        mtu=st.none() | LONGS,
+    ),
+    st.builds(UnknownObject, class_num=BYTES, c_type=BYTES, data=st.binary(max_size=9).map(bytes.hex)),
+)
 REPLIES = st.builds(
     Reply,
     address=IP,
     kind=st.sampled_from(ReplyKind),
     rtt_ns=st.none() | DURATIONS,
-    icmp_type=BYTES,
-    icmp_code=BYTES,
+    icmp_type=st.none() | BYTES,
+    icmp_code=st.none() | BYTES,
     reply_ttl=st.none() | BYTES,
     quoted_ttl=st.none() | BYTES,
+    quoted_tos=st.none() | BYTES,
+    mtu=st.none() | PORTS,
+    port_state=st.none() | st.sampled_from(PortState),
+    extensions=st.lists(EXTENSIONS, max_size=3).map(tuple),
+    matched=st.lists(st.sampled_from(Evidence), unique=True).map(tuple),
+    flags=st.lists(st.sampled_from(ReplyFlag), unique=True).map(tuple),
+    duplicates=PORTS,
     name=NAMES,
 )
 PROBES = st.builds(
-    Probe, attempt=st.integers(1, 10), probe_ttl=TTLS, state=st.sampled_from(ProbeState), reply=st.none() | REPLIES
+    Probe,
+    attempt=st.integers(1, 10),
+    probe_ttl=TTLS,
+    state=st.sampled_from(ProbeState),
+    reply=st.none() | REPLIES,
+    late_rtt_ns=st.none() | DURATIONS,
 )
-HOPS = st.builds(Hop, ttl=TTLS, probes=st.lists(PROBES, max_size=3).map(tuple))
+HOPS = st.builds(
+    Hop, ttl=TTLS, probes=st.lists(PROBES, max_size=3).map(tuple), verdict=st.none() | st.sampled_from(Verdict)
+)
 TRACES = st.builds(
     Trace,
     destination=st.text(max_size=20),
     address=st.none() | IP,
     source=st.none() | IP,
     protocol=st.sampled_from(Protocol),
-    flow=st.none() | st.builds(Flow, source_port=PORTS, destination_port=PORTS),
+    flow=st.none() | st.builds(Flow, source_port=PORTS, destination_port=st.none() | PORTS),
     started_at_ns=st.integers(0, 4_102_444_800_000_000_000),
     duration_ns=DURATIONS,
     stop_reason=st.sampled_from(StopReason),
     hops=st.lists(HOPS, max_size=3).map(tuple),
     error=NAMES,
+    backend=st.sampled_from([None, "raw", "errqueue", "simulated"]),
+    flow_constant=st.booleans(),
 )
 
 
@@ -75,11 +130,12 @@ def test_any_trace_fits(trace: Trace) -> None:
     VALIDATOR.validate(json.loads(line(trace)))
 
 
+@pytest.mark.parametrize("protocol", Protocol)
 @pytest.mark.parametrize("scenario", bundled_scenarios())
-def test_real_output_fits(scenario: str) -> None:
+def test_real_output_fits(scenario: str, protocol: Protocol) -> None:
     internet = Internet(load_scenario(scenario))
     for network in internet.scenario.paths[0].destinations:
-        VALIDATOR.validate(json.loads(line(VirtualTrace(internet, network[-1]).run())))
+        VALIDATOR.validate(json.loads(line(VirtualTrace(internet, network[-1], protocol=protocol).run())))
 
 
 def real() -> Any:
@@ -104,15 +160,35 @@ def test_it_refuses_what_is_not_written(field: str, wrong: object) -> None:
     assert not VALIDATOR.is_valid(real() | {field: wrong})
 
 
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("matched", ["destination"]),
+        ("matched", None),
+        ("flags", ["odd"]),
+        ("duplicates", None),
+        ("mtu", 1e9),
+        ("port_state", "filtered"),
+        ("extensions", [{"type": "mpls"}]),
+        ("extensions", [{"type": "unknown", "class_num": 1, "c_type": 1, "data": "0"}]),
+        ("late_rtt_ms", -1),
+    ],
+)
+def test_it_refuses_evidence_that_is_not_written(field: str, wrong: object) -> None:
+    told = real()
+    told["hops"][0]["probes"][0][field] = wrong
+    assert not VALIDATOR.is_valid(told)
+
+
 def documented() -> Iterator[str]:
     """The rows that docs/formats.md owes: name, type, unit, what it says, where it was read from."""
     for record in RECORDS:
-        for field in record.fields:
-            yield f"| `{field.name}` | {type_in_words(field)} | {field.unit} | {field.says} | {field.origin} |"
+        yield from table_of(record)
 
 
-def type_in_words(field: Field[Any]) -> str:
-    return _words(field.type)
+def table_of(record: Record[Any]) -> Iterator[str]:
+    for field in record.fields:
+        yield f"| `{field.name}` | {_words(field.type)} | {field.unit} | {field.says} | {field.origin} |"
 
 
 def _words(schema: dict[str, Any]) -> str:
@@ -123,7 +199,7 @@ def _words(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if schema.get("type") == "array":
-        return f"list of {_words(schema['items'])}s"
+        return f"list of {_plural(schema['items'])}"
     if "anyOf" in schema and "type" not in schema:
         return " or ".join(_words(choice) for choice in schema["anyOf"])
     if "minimum" in schema and "maximum" in schema:
@@ -131,6 +207,14 @@ def _words(schema: dict[str, Any]) -> str:
     return "address" if "anyOf" in schema else str(schema["type"])
 
 
+def _plural(members: dict[str, Any]) -> str:
+    """What a list is of: records by name, values as they are."""
+    if "anyOf" in members:
+        return ", ".join(_words(choice) for choice in members["anyOf"])
+    return _words(members) if "enum" in members else f"{_words(members)}s"
+
+
 def test_every_field_is_documented() -> None:
     lines = (DOCS / "formats.md").read_text().splitlines()
     assert [row for row in documented() if row not in lines] == []
+    assert [line for line in lines if line.startswith("| `") and line.count("|") == 6] == [*documented()]

@@ -13,6 +13,9 @@ from allhops.errors import AllhopsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DOCTOR = "doctor"
+"""The only argument that is no HOST, when there is no other; `allhops -- doctor` traces a host of that name."""
+
 
 def command(argv: Sequence[str] | None) -> int:
     """Do what the arguments ask; the exit status."""
@@ -27,6 +30,8 @@ def command(argv: Sequence[str] | None) -> int:
 
 
 def _command(argv: Sequence[str]) -> int:
+    if list(argv) == [DOCTOR]:
+        return _doctor()
     try:
         request = read_arguments(argv)
     except SystemExit:  # --help and --version have been written, but perhaps not out yet
@@ -35,3 +40,12 @@ def _command(argv: Sequence[str]) -> int:
     from allhops.cli.run import run  # asyncio and uvloop: 80 ms that a usage error need not cost
 
     return run(request)
+
+
+def _doctor() -> int:
+    """Print what works on this machine."""
+    from allhops.net.doctor import diagnose, is_fit, render  # asyncio and every back end: 80 ms, as above
+
+    findings = diagnose()
+    say(f"{render(findings)}\n")
+    return Status.REACHED if is_fit(findings) else Status.NOT_REACHED

@@ -25,6 +25,23 @@ def what_was_not_sent(trace: Trace) -> str | None:
     return f"{trace.destination}: {lost} of the stars are probes that could not leave this machine"
 
 
+def which_flow_was_not(trace: Trace) -> str | None:
+    """One sentence when the rows may belong to several paths."""
+    if trace.flow_constant or trace.flow is None:
+        return None
+    return (
+        f"{trace.destination}: without root each {trace.protocol} probe has a source port of its own, "
+        "so load balancers may have sent them different ways"
+    )
+
+
+def what_was_dropped(packets: int) -> str | None:
+    """One sentence when replies were lost on this machine: a star may then be an answer that nobody read."""
+    if not packets:
+        return None
+    return f"at least {packets} packets came faster than they were read and were lost here: try a lower --rate"
+
+
 def _unreachable(trace: Trace) -> str:
     for hop in reversed(trace.hops):
         for probe in hop.probes:

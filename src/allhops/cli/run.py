@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from allhops.api import BATCH_RATE_PPS
-from allhops.cli.endings import what_was_not_sent, why_it_ended
+from allhops.cli.arguments import in_letters
+from allhops.cli.endings import what_was_dropped, what_was_not_sent, which_flow_was_not, why_it_ended
 from allhops.cli.status import Status, sentence_of, status_of_error, status_of_trace
 from allhops.cli.streams import complain, say
+from allhops.cli.sudo import leave_root
 from allhops.enrich.names import Names, ask_system, named, named_trace, responders
 from allhops.errors import AllhopsError
 from allhops.model import StopReason
@@ -39,17 +41,25 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run(request: Request) -> int:
     """Do what was asked; the exit status.
 
-    Raises: PrivilegeError, UsageError for a scenario that cannot be, OutputError.
+    Raises: PrivilegeError, UsageError for a scenario or an interface that cannot be, OutputError.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(request))
 
 
 async def _run(request: Request) -> int:
-    net = _simulated(request.simulate) if request.simulate is not None else None
+    net = None
+    if request.simulate is not None:
+        leave_root()
+        net = _simulated(request.simulate)
     rate_pps = request.rate_pps or (BATCH_RATE_PPS if len(request.hosts) > 1 else None)
-    async with Prober(rate_pps=rate_pps, transport=net) as prober:
-        return await Run(request, prober, net).print_all()
+    async with Prober(rate_pps=rate_pps, backend=request.backend, transport=net) as prober:
+        if net is None:
+            leave_root(lambda: prober.transport.open_all(request.options.interface))
+        status = await Run(request, prober, net).print_all()
+    if (sentence := what_was_dropped(prober.counters.kernel_drops)) is not None:
+        complain(sentence)
+    return status
 
 
 def _simulated(scenario: str) -> FakeNet:
@@ -76,7 +86,7 @@ class Run:
         self._prober = prober
         self._lookup = net.lookup if net is not None else None
         self._names = Names(net.internet.name_of if net is not None else ask_system)
-        self._writer = writer(request.output, say, numeric=request.numeric)
+        self._writer = writer(request.output, say, numeric=request.numeric, extensions=request.extensions)
         self._places = asyncio.Semaphore(WINDOW)
         self._signal = 0
         self._jobs = [Job(host, self._trace) for host in request.hosts]
@@ -121,7 +131,9 @@ class Run:
             trace = job.task.result()
         except AllhopsError as error:
             sentence = sentence_of(error)
-            complain(sentence if job.host in sentence else f"{job.host}: {sentence}")
+            if job.host not in sentence:
+                sentence = f"{job.host}: {in_letters(sentence)}"
+            complain(sentence)
             return untraced(job.host, self._request.options, sentence), status_of_error(error)
         self._remark(trace)
         return trace, status_of_trace(trace)
@@ -129,7 +141,7 @@ class Run:
     def _remark(self, trace: Trace) -> None:
         """Say on stderr what the text has no place for; the JSON has it all."""
         if self._request.output == "text":
-            for sentence in (what_was_not_sent(trace), why_it_ended(trace)):
+            for sentence in (what_was_not_sent(trace), which_flow_was_not(trace), why_it_ended(trace)):
                 if sentence is not None:
                     complain(sentence)
 

@@ -27,8 +27,8 @@ class Writer(Protocol):
     A destination to which no trace could be started has only an `end`. Names are in the rows already.
     """
 
-    def __init__(self, write: Callable[[str], None], *, numeric: bool) -> None:
-        """Write whole lines with `write`; `numeric` leaves names out."""
+    def __init__(self, write: Callable[[str], None], *, numeric: bool, extensions: bool) -> None:
+        """Write whole lines with `write`; `numeric` leaves names out, `extensions` shows what routers append."""
         ...
 
     def begin(self, destination: str, address: Address, options: TraceOptions, size: int) -> None:
@@ -44,8 +44,8 @@ class Writer(Protocol):
         ...
 
 
-def writer(name: str, write: Callable[[str], None], *, numeric: bool = False) -> Writer:
+def writer(name: str, write: Callable[[str], None], *, numeric: bool = False, extensions: bool = False) -> Writer:
     """The writer of a format of `FORMATS`."""
     module, _, class_name = FORMATS[name].partition(":")
     kind: type[Writer] = getattr(import_module(module), class_name)
-    return kind(write, numeric=numeric)
+    return kind(write, numeric=numeric, extensions=extensions)

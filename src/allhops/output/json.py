@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class JsonWriter:
-    """Traces as they end; see `allhops.output.Writer`. Names are null where they were not looked up."""
+    """Traces as they end; see `allhops.output.Writer`. Names that were not looked up are null."""
 
-    def __init__(self, write: Callable[[str], None], *, numeric: bool = False) -> None:
+    def __init__(self, write: Callable[[str], None], *, numeric: bool = False, extensions: bool = False) -> None:
         self._write = write
 
     def begin(self, destination: str, address: Address, options: TraceOptions, size: int) -> None:

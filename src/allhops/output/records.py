@@ -1,6 +1,6 @@
 """What the JSON holds: one table per record, from which the writer writes and the schema is made.
 
-    trace -> hops -> probes; a probe's reply is told by the probe's own fields, null when there was none
+    trace -> hops -> probes; a probe's reply is told by the probe's own fields, null or empty when there was none
 
 This file knows no JSON text, no clock and no socket.
 """
@@ -8,95 +8,46 @@ This file knows no JSON text, no clock and no socket.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from allhops.enrich.clean import clean_text
-from allhops.model import Flow, Hop, Probe, ProbeState, Protocol, Reply, ReplyKind, StopReason, Trace
+from allhops.model import (
+    Evidence,
+    Flow,
+    Hop,
+    PortState,
+    Probe,
+    ProbeState,
+    Protocol,
+    Reply,
+    ReplyFlag,
+    ReplyKind,
+    StopReason,
+    Trace,
+    Verdict,
+)
+from allhops.output.extensions import EXTENSIONS, write_extension
+from allhops.output.fields import (
+    ADDRESS,
+    BOOLEAN,
+    BYTE,
+    MILLISECONDS,
+    TEXT,
+    TIME,
+    TTL,
+    WORD,
+    Field,
+    Record,
+    integer,
+    list_of,
+    one_of,
+    or_null,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from enum import StrEnum
 
 SCHEMA = "allhops.trace/1"
-
-Schema = dict[str, Any]
-Source = TypeVar("Source")
-
-
-class Field(NamedTuple, Generic[Source]):
-    """One member of a JSON object: its type as JSON Schema, how to read it, and what it says."""
-
-    name: str
-    type: Schema
-    read: Callable[[Source], object]
-    says: str
-    unit: str = ""
-    origin: str = ""
-    """Which packet, or which part of this machine, the value was read from."""
-
-
-class Record(Generic[Source]):
-    """A JSON object made of fields."""
-
-    def __init__(self, name: str, says: str, fields: tuple[Field[Source], ...]) -> None:
-        self.name = name
-        self.says = says
-        self.fields = fields
-        self._readers = tuple((field.name, field.read) for field in fields)
-
-    def write(self, source: Source) -> dict[str, object]:
-        """The object for one value of the model, ready for `json.dumps`."""
-        return {name: read(source) for name, read in self._readers}
-
-    def schema(self) -> Schema:
-        """Its JSON Schema."""
-        return {
-            "type": "object",
-            "description": self.says,
-            "properties": {field.name: field.type | {"description": _sentence(field)} for field in self.fields},
-            "required": [field.name for field in self.fields],
-            "additionalProperties": False,
-        }
-
-    @property
-    def reference(self) -> Schema:
-        """How another record's schema names this one."""
-        return {"$ref": f"#/$defs/{self.name}"}
-
-
-def _sentence(field: Field[Any]) -> str:
-    unit = f" Unit: {field.unit}." if field.unit else ""
-    return f"{field.says}{unit} From: {field.origin}." if field.origin else field.says + unit
-
-
-def _or_null(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _one_of(kind: type[StrEnum]) -> Schema:
-    return {"enum": [member.value for member in kind]}
-
-
-def _integer(low: int, high: int) -> Schema:
-    return {"type": "integer", "minimum": low, "maximum": high}
-
-
-def _list_of(record: Record[Any]) -> Schema:
-    return {"type": "array", "items": record.reference}
-
-
-_TEXT: Schema = {"type": "string"}
-_BOOLEAN: Schema = {"type": "boolean"}
-_BYTE = _integer(0, 255)
-_TTL = _integer(1, 255)
-_PORT = _integer(0, 65_535)
-_MILLISECONDS: Schema = {"type": "number", "minimum": 0}
-_ADDRESS: Schema = {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
-_TIME: Schema = {
-    "type": "string",
-    "format": "date-time",
-    "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$",
-}
 
 
 def milliseconds(duration_ns: int) -> float:
@@ -119,57 +70,92 @@ def _of_reply(read: Callable[[Reply], object]) -> Callable[[Probe], object]:
     return lambda probe: None if probe.reply is None else read(probe.reply)
 
 
+def _list_in_reply(read: Callable[[Reply], object]) -> Callable[[Probe], object]:
+    """Empty for a probe without a reply."""
+    return lambda probe: [] if probe.reply is None else read(probe.reply)
+
+
 _REPLY_HEADER = "IP header of the reply"
 _REPLY_ICMP = "ICMP header of the reply"
+_QUOTED_HEADER = "IP header of the probe as quoted in the reply"
+_QUOTE = "the probe as quoted in the reply; the destination's own answer"
+_MS = "milliseconds, three decimals"
+_STAMPS = "the kernel's receive stamp of the reply minus the send stamp of the probe"
 
 PROBE: Record[Probe] = Record(
     "probe",
-    "One packet that was sent, and the first reply to it. Without a reply, what a reply tells is null.",
+    "One packet that was sent, and the first reply to it. Without a reply, what a reply tells is null, "
+    "an empty list or 0.",
     (
-        Field("attempt", _integer(1, 255), lambda probe: probe.attempt, "Position on its hop's row, from 1."),
+        Field(
+            "attempt",
+            integer(1, 255),
+            lambda probe: probe.attempt,
+            "How many times this TTL had been asked, this time included; more than -q on a row that was asked again.",
+        ),
         Field(
             "probe_ttl",
-            _TTL,
+            TTL,
             lambda probe: probe.probe_ttl,
             "TTL or hop limit as sent; on the destination's row it may be larger than the hop's.",
             unit="hops",
             origin="IP header of the probe as sent",
         ),
-        Field("state", _one_of(ProbeState), lambda probe: probe.state, "How the probe ended.", origin="this machine"),
+        Field("state", one_of(ProbeState), lambda probe: probe.state, "How the probe ended.", origin="this machine"),
         Field(
             "address",
-            _or_null(_ADDRESS),
+            or_null(ADDRESS),
             _of_reply(lambda reply: str(reply.address)),
             "Source address: the responder.",
             origin=_REPLY_HEADER,
         ),
         Field(
             "name",
-            _or_null(_TEXT),
+            or_null(TEXT),
             _of_reply(lambda reply: reply.name),
             r"The responder's name in [A-Za-z0-9._-], anything else as \DDD; null if none came in time or with -n.",
             origin="reverse DNS",
         ),
         Field(
             "rtt_ms",
-            _or_null(_MILLISECONDS),
+            or_null(MILLISECONDS),
             _of_reply(lambda reply: None if reply.rtt_ns is None else milliseconds(reply.rtt_ns)),
             "Round-trip time; null also if the clock was stepped meanwhile.",
-            unit="milliseconds, three decimals",
-            origin="the kernel's receive stamp of the reply minus the send stamp of the probe",
+            unit=_MS,
+            origin=_STAMPS,
+        ),
+        Field(
+            "late_rtt_ms",
+            or_null(MILLISECONDS),
+            lambda probe: None if probe.late_rtt_ns is None else milliseconds(probe.late_rtt_ns),
+            "Round-trip time of a reply that came after the probe was given up: it stays lost. Null if none came.",
+            unit=_MS,
+            origin=_STAMPS,
         ),
         Field(
             "kind",
-            _or_null(_one_of(ReplyKind)),
+            or_null(one_of(ReplyKind)),
             _of_reply(lambda reply: reply.kind),
             "What the reply says about the probe.",
             origin="IP and ICMP headers of the reply",
         ),
-        Field("icmp_type", _or_null(_BYTE), _of_reply(lambda reply: reply.icmp_type), "ICMP type.", origin=_REPLY_ICMP),
-        Field("icmp_code", _or_null(_BYTE), _of_reply(lambda reply: reply.icmp_code), "ICMP code.", origin=_REPLY_ICMP),
+        Field(
+            "icmp_type",
+            or_null(BYTE),
+            _of_reply(lambda reply: reply.icmp_type),
+            "ICMP type; null for an answer that is no ICMP.",
+            origin=_REPLY_ICMP,
+        ),
+        Field(
+            "icmp_code",
+            or_null(BYTE),
+            _of_reply(lambda reply: reply.icmp_code),
+            "ICMP code; null for an answer that is no ICMP.",
+            origin=_REPLY_ICMP,
+        ),
         Field(
             "reply_ttl",
-            _or_null(_BYTE),
+            or_null(BYTE),
             _of_reply(lambda reply: reply.reply_ttl),
             "TTL or hop limit with which the reply arrived here.",
             unit="hops",
@@ -177,11 +163,64 @@ PROBE: Record[Probe] = Record(
         ),
         Field(
             "quoted_ttl",
-            _or_null(_BYTE),
+            or_null(BYTE),
             _of_reply(lambda reply: reply.quoted_ttl),
-            "What was left of the probe's TTL or hop limit at the responder; 1 as a rule.",
+            "What was left of the probe's TTL or hop limit at the responder; 1 as a rule. "
+            "Null for a direct answer, and without raw sockets.",
             unit="hops",
-            origin="IP header of the probe as quoted in the reply",
+            origin=_QUOTED_HEADER,
+        ),
+        Field(
+            "quoted_tos",
+            or_null(BYTE),
+            _of_reply(lambda reply: reply.quoted_tos),
+            "Type of service or traffic class of the probe as it arrived at the responder: DSCP times 4 plus ECN. "
+            "Null for a direct answer, and without raw sockets.",
+            origin=_QUOTED_HEADER,
+        ),
+        Field(
+            "mtu",
+            or_null(WORD),
+            _of_reply(lambda reply: reply.mtu),
+            "Largest packet that the next link takes, when the probe was too big for it; null if that is not told.",
+            unit="bytes",
+            origin=_REPLY_ICMP,
+        ),
+        Field(
+            "port_state",
+            or_null(one_of(PortState)),
+            _of_reply(lambda reply: reply.port_state),
+            "Whether the destination's port takes connections; null for answers that say nothing about it.",
+            origin="TCP or UDP header of the reply",
+        ),
+        Field(
+            "extensions",
+            list_of(*(record.reference for record in EXTENSIONS)),
+            _list_in_reply(lambda reply: [write_extension(extension) for extension in reply.extensions]),
+            "ICMP extensions (RFC 4884) in the order of the packet; one object for each MPLS label.",
+            origin="ICMP extension structure of the reply",
+        ),
+        Field(
+            "matched",
+            list_of(one_of(Evidence)),
+            _list_in_reply(lambda reply: list(reply.matched)),
+            "Why the reply is believed to be this probe's: all that it shows exactly as it was sent.",
+            origin=_QUOTE,
+        ),
+        Field(
+            "flags",
+            list_of(one_of(ReplyFlag)),
+            _list_in_reply(lambda reply: list(reply.flags)),
+            "What is odd about the reply.",
+            origin=f"IP header of the reply; {_QUOTE}",
+        ),
+        Field(
+            "duplicates",
+            WORD,
+            lambda probe: probe.reply.duplicates if probe.reply is not None else 0,
+            "Further replies to this probe; the first one is told here.",
+            unit="packets",
+            origin="the replies that came later",
         ),
     ),
 )
@@ -190,24 +229,43 @@ HOP: Record[Hop] = Record(
     "hop",
     "Everything heard at one TTL. The destination's hop may hold probes with a larger TTL that reached it too.",
     (
-        Field("ttl", _TTL, lambda hop: hop.ttl, "Distance from here.", unit="hops", origin="probes as sent"),
+        Field("ttl", TTL, lambda hop: hop.ttl, "Distance from here.", unit="hops", origin="probes as sent"),
         Field(
-            "probes", _list_of(PROBE), lambda hop: [PROBE.write(probe) for probe in hop.probes], "In order of attempt."
+            "probes",
+            list_of(PROBE.reference),
+            lambda hop: [PROBE.write(probe) for probe in hop.probes],
+            "In order of attempt.",
+        ),
+        Field(
+            "verdict",
+            or_null(one_of(Verdict)),
+            lambda hop: hop.verdict,
+            "What a row that looked wrong turned out to be when it was asked again; null if nothing is wrong with it.",
+            origin="the replies to those probes",
         ),
     ),
 )
 
+_PROBE_HEADER = "UDP, TCP or ICMP header of the probes"
+
 FLOW: Record[Flow] = Record(
     "flow",
-    "What load balancers hash, besides addresses and protocol: the same for every probe of the trace.",
+    "What load balancers hash, besides addresses and protocol: the same for every probe of the trace, "
+    "unless `flow_constant` is false.",
     (
-        Field("source_port", _PORT, lambda flow: flow.source_port, "Source port.", origin="UDP header of the probes"),
+        Field(
+            "source_port",
+            WORD,
+            lambda flow: flow.source_port,
+            "Source port; the identifier if the probes are ICMP.",
+            origin=_PROBE_HEADER,
+        ),
         Field(
             "destination_port",
-            _or_null(_PORT),
+            or_null(WORD),
             lambda flow: flow.destination_port,
-            "Destination port.",
-            origin="UDP header of the probes",
+            "Destination port; null for ICMP, which has none.",
+            origin=_PROBE_HEADER,
         ),
     ),
 )
@@ -224,35 +282,35 @@ TRACE: Record[Trace] = Record(
         ),
         Field(
             "destination",
-            _TEXT,
+            TEXT,
             lambda trace: clean_text(trace.destination),
             "Name or address as it was asked for, without control characters.",
             origin="the caller",
         ),
         Field(
             "address",
-            _or_null(_ADDRESS),
+            or_null(ADDRESS),
             lambda trace: trace.address and str(trace.address),
             "Destination address of the probes; null if there is none.",
             origin="the resolver; IP header of the probes",
         ),
         Field(
             "source",
-            _or_null(_ADDRESS),
+            or_null(ADDRESS),
             lambda trace: trace.source and str(trace.source),
             "Source address of the probes; null if none could be sent.",
             origin="this machine's routes; IP header of the probes",
         ),
         Field(
             "protocol",
-            _one_of(Protocol),
+            one_of(Protocol),
             lambda trace: trace.protocol,
             "What the probes are made of.",
             origin="the caller",
         ),
         Field(
             "started_at",
-            _TIME,
+            TIME,
             lambda trace: timestamp(trace.started_at_ns),
             "When the trace began: RFC 3339, UTC.",
             unit="microseconds",
@@ -260,29 +318,43 @@ TRACE: Record[Trace] = Record(
         ),
         Field(
             "duration_ms",
-            _MILLISECONDS,
+            MILLISECONDS,
             lambda trace: milliseconds(trace.duration_ns),
             "How long the trace took, names not counted.",
-            unit="milliseconds, three decimals",
+            unit=_MS,
             origin="this machine's monotonic clock",
         ),
-        Field("reached", _BOOLEAN, lambda trace: trace.reached, "Whether the destination itself answered."),
-        Field("stop_reason", _one_of(StopReason), lambda trace: trace.stop_reason, "Why the trace ended."),
+        Field("reached", BOOLEAN, lambda trace: trace.reached, "Whether the destination itself answered."),
+        Field("stop_reason", one_of(StopReason), lambda trace: trace.stop_reason, "Why the trace ended."),
         Field(
             "error",
-            _or_null(_TEXT),
+            or_null(TEXT),
             lambda trace: trace.error and clean_text(trace.error),
             "One sentence if this machine could not trace, null otherwise.",
             origin="this machine",
         ),
         Field(
             "flow",
-            _or_null(FLOW.reference),
+            or_null(FLOW.reference),
             lambda trace: trace.flow and FLOW.write(trace.flow),
-            "Ports of the probes; null if none could be sent.",
+            "Ports or identifier of the probes; null if none could be sent.",
         ),
-        Field("hops", _list_of(HOP), lambda trace: [HOP.write(hop) for hop in trace.hops], "In order of TTL."),
+        Field(
+            "backend",
+            or_null({"enum": ["raw", "errqueue", "simulated"]}),
+            lambda trace: trace.backend,
+            "How the probes reached the wire; null if none could leave.",
+            origin="this machine",
+        ),
+        Field(
+            "flow_constant",
+            BOOLEAN,
+            lambda trace: trace.flow_constant,
+            "Whether every probe had the flow told in `flow`; if not, rows may belong to different paths.",
+            origin="this machine",
+        ),
+        Field("hops", list_of(HOP.reference), lambda trace: [HOP.write(hop) for hop in trace.hops], "In order of TTL."),
     ),
 )
 
-RECORDS: tuple[Record[Any], ...] = (TRACE, FLOW, HOP, PROBE)
+RECORDS: tuple[Record[Any], ...] = (TRACE, FLOW, HOP, PROBE, *EXTENSIONS)

@@ -6,8 +6,12 @@ python -m allhops.output.schema > docs/trace.schema.json
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from allhops.output.records import RECORDS, SCHEMA, TRACE, Schema
+from allhops.output.records import RECORDS, SCHEMA, TRACE
+
+if TYPE_CHECKING:
+    from allhops.output.fields import Schema
 
 
 def trace_schema() -> Schema:

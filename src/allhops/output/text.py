@@ -11,15 +11,17 @@ Source: traceroute 2.1's manual and output; docs/formats.md.
 
 from __future__ import annotations
 
+import re
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from allhops.enrich.clean import clean_text
-from allhops.model import ReplyKind
+from allhops.model import InterfaceInfo, InterfaceRole, MplsLabel, ReplyKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from allhops.model import Address, Hop, Reply, Trace
+    from allhops.model import Address, Extension, Hop, Reply, Trace, UnknownObject
     from allhops.options import TraceOptions
 
 _UNREACHABLE_TYPES = {4: 3, 6: 1}
@@ -53,12 +55,25 @@ _TOO_BIG = {(4, 3, 4), (6, 2, 0)}
 """(IP version, type, code) of "fragmentation needed" and "packet too big"."""
 
 
+_ROLES = {
+    InterfaceRole.INCOMING: "INC",
+    InterfaceRole.SUB_IP: "SUB",
+    InterfaceRole.OUTGOING: "OUT",
+    InterfaceRole.NEXT_HOP: "NXT",
+}
+_ESCAPED = re.compile(r'\\(\d{3})|[ %"]')
+"""What an interface's name has that traceroute writes otherwise: the model's own escapes, and these characters."""
+_HEX_DIGITS = 8
+"""Of an unknown object in one group: a 32-bit word."""
+
+
 class TextWriter:
     """Rows as they become certain; see `allhops.output.Writer`."""
 
-    def __init__(self, write: Callable[[str], None], *, numeric: bool = False) -> None:
+    def __init__(self, write: Callable[[str], None], *, numeric: bool = False, extensions: bool = False) -> None:
         self._write = write
         self._numeric = numeric
+        self._extensions = extensions
 
     def begin(self, destination: str, address: Address, options: TraceOptions, size: int) -> None:
         """The header; names in it are as the user wrote them."""
@@ -68,24 +83,27 @@ class TextWriter:
 
     def hop(self, hop: Hop) -> None:
         """One row."""
-        self._write(row(hop, numeric=self._numeric))
+        self._write(row(hop, numeric=self._numeric, extensions=self._extensions))
 
     def end(self, trace: Trace) -> None:
         """Nothing: parsers expect rows only."""
 
 
-def row(hop: Hop, *, numeric: bool = False) -> str:
-    """One line for one hop. A responder is named when it differs from the one before it on the line."""
+def row(hop: Hop, *, numeric: bool = False, extensions: bool = False) -> str:
+    """One line for one hop. A responder is named when it, or its extensions, differ from those before on the line."""
     cells = [f"{hop.ttl:2d} "]
-    last: Address | None = None
+    last: tuple[Address, str] | None = None
     for probe in hop.probes:
         if probe.reply is None:
             cells.append(" *")
             continue
-        if probe.reply.address != last:
-            last = probe.reply.address
-            cells.append(f" {responder(probe.reply, numeric=numeric)}")
+        shown = extensions_in(probe.reply) if extensions else ""
+        if (probe.reply.address, shown) != last:
+            last = probe.reply.address, shown
+            cells.append(f" {responder(probe.reply, numeric=numeric)}{shown}")
         cells.append(_rtt(probe.reply) + annotation(probe.reply))
+    if hop.verdict is not None:
+        cells.append(f" [{hop.verdict}]")
     return "".join(cells) + "\n"
 
 
@@ -109,3 +127,44 @@ def annotation(reply: Reply) -> str:
 def _rtt(reply: Reply) -> str:
     """Milliseconds; a star when the clock was stepped between the two stamps and nobody knows."""
     return " *" if reply.rtt_ns is None else f"  {reply.rtt_ns / 1e6:.3f} ms"
+
+
+def extensions_in(reply: Reply) -> str:
+    """` <MPLS:L=24015,E=0,S=1,T=1>`, with the space before it; nothing where there are none.
+
+    Labels that follow each other are one stack, as routers send them.
+    """
+    objects: list[str] = []
+    for is_stack, extensions in groupby(reply.extensions, lambda extension: isinstance(extension, MplsLabel)):
+        told = map(_extension, extensions)
+        objects.append(f"MPLS:{'/'.join(told)}" if is_stack else ";".join(told))
+    return f" <{';'.join(objects)}>" if objects else ""
+
+
+def _extension(extension: Extension) -> str:
+    if isinstance(extension, MplsLabel):
+        return f"L={extension.label},E={extension.traffic_class},S={extension.bottom_of_stack:d},T={extension.ttl}"
+    return _interface(extension) if isinstance(extension, InterfaceInfo) else _unknown(extension)
+
+
+def _interface(info: InterfaceInfo) -> str:
+    """`INC:3,10.0.0.1,"eth0",mtu=1500`: what is not said is left out."""
+    said = (
+        info.index,
+        info.address,
+        None if info.name is None else f'"{_ESCAPED.sub(_as_traceroute_escapes, info.name)}"',
+        None if info.mtu is None else f"mtu={info.mtu}",
+    )
+    return f"{_ROLES[info.role]}:{','.join(str(part) for part in said if part is not None)}"
+
+
+def _as_traceroute_escapes(match: re.Match[str]) -> str:
+    """A byte as `%XX`; a backslash needs none."""
+    byte = int(match[1]) if match[1] else ord(match[0])
+    return "\\" if byte == ord("\\") else f"%{byte:02X}"
+
+
+def _unknown(unread: UnknownObject) -> str:
+    """`CLASS/CTYPE:hex,hex`."""
+    words = (unread.data[at : at + _HEX_DIGITS] for at in range(0, len(unread.data), _HEX_DIGITS))
+    return f"{unread.class_num}/{unread.c_type}:{','.join(words)}"
