@@ -123,7 +123,11 @@ def test_rows_with_names() -> None:
     assert row(heard) == " 2  gw.example (10.78.2.2)  0.025 ms 10.78.4.2 (10.78.4.2)  0.024 ms *\n"
 
 
-@pytest.mark.parametrize("verdict", Verdict)
+def test_a_silent_row_is_traceroutes_to_the_letter() -> None:
+    assert row(hop(3, None, None, None, verdict=Verdict.SILENT)) == " 3  * * *\n"
+
+
+@pytest.mark.parametrize("verdict", set(Verdict) - {Verdict.SILENT})
 def test_a_verdict_ends_the_row(verdict: Verdict) -> None:
     assert (
         row(hop(2, reply(NEAR, 1), None, verdict=verdict), numeric=True) == f" 2  10.78.2.2  1.000 ms * [{verdict}]\n"

@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from allhops.enrich.clean import clean_text
-from allhops.model import InterfaceInfo, InterfaceRole, MplsLabel, ReplyKind
+from allhops.model import InterfaceInfo, InterfaceRole, MplsLabel, ReplyKind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ def row(hop: Hop, *, numeric: bool = False, extensions: bool = False) -> str:
             last = probe.reply.address, shown
             cells.append(f" {responder(probe.reply, numeric=numeric)}{shown}")
         cells.append(_rtt(probe.reply) + annotation(probe.reply))
-    if hop.verdict is not None:
+    if hop.verdict not in (None, Verdict.SILENT):  # stars say that much themselves
         cells.append(f" [{hop.verdict}]")
     return "".join(cells) + "\n"
 
