@@ -11,10 +11,10 @@ the slow ones and early enough that silence does not cost what it costs elsewher
 the wait, within the caller's timeout:
 
 * Something beyond this TTL answered, or another attempt at it: `NEAR_FACTOR` times the slowest RTT so far, and
-  at least a quarter of the timeout (0.5 s by default): the path is known to go on, only this row may be slow. A
+  at least `NEAR_SHARE` of the timeout (0.4 s by default): the path is known to go on, only this row may be slow. A
   first hop of 300 ms before a destination of 30 ms is seen.
-* Nothing beyond it answered, but something before did: `TAIL_FACTOR` times the slowest RTT, at least half of
-  the timeout (1 s): the destination itself may be among these.
+* Nothing beyond it answered, but something before did: `TAIL_FACTOR` times the slowest RTT, at least `TAIL_SHARE`
+  of the timeout (0.8 s): the destination itself may be among these.
 * Nothing has answered at all: the whole timeout.
 * A probe that asks a row again, alone: half of that. It leaves when half of the wait is over, so it costs no time.
 
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from allhops.core.plan import Plan
     from allhops.model import Hop
 
-NEAR_FACTOR = 4
-TAIL_FACTOR = 6
-NEAR_SHARE = 0.25
+NEAR_FACTOR = 3
+TAIL_FACTOR = 5
+NEAR_SHARE = 0.2
 """Of the timeout: the shortest wait for a hop that the path is known to pass."""
-TAIL_SHARE = 0.5
+TAIL_SHARE = 0.4
 """Of the timeout: the shortest wait for what lies beyond the last answer."""
 LOOP_VISITS = 3
 """TTLs at which one responder must have been met, with another in between, to call it a loop."""
