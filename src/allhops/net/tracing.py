@@ -6,7 +6,7 @@ This file knows no stopping rule and no packet: it asks the session what to do n
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
 from collections import deque
 from dataclasses import replace
@@ -119,8 +119,8 @@ class Tracing:
             destinations=(self.address.packed,),
             source=self._lease.source,
             source_ports=(self._lease.source_port,),
-            key=secrets.randbits(16),
-            cookie=secrets.token_bytes(COOKIE_SIZE),
+            key=int.from_bytes(os.urandom(2)),
+            cookie=os.urandom(COOKIE_SIZE),
             size=self.size,
         )
         return Session(
