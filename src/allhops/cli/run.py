@@ -7,6 +7,7 @@ unfinished one streams, later ones wait in their traces.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,13 @@ def run(request: Request) -> int:
 
     Raises: PrivilegeError, UsageError for a scenario or an interface that cannot be, OutputError.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(request))
+    log, complaints = logging.getLogger("allhops"), _Complaints(logging.WARNING)
+    log.addHandler(complaints)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(request))
+    finally:
+        log.removeHandler(complaints)
 
 
 async def _run(request: Request) -> int:
@@ -66,6 +72,13 @@ def _simulated(scenario: str) -> FakeNet:
     from allhops.testing.fakenet import FakeNet  # tomllib and the simulation: 20 ms
 
     return FakeNet.load(scenario)
+
+
+class _Complaints(logging.Handler):
+    """What the library warns of, as lines like ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())
 
 
 class Job:
