@@ -39,6 +39,9 @@ class SendError(AllhopsError, OSError):
     """This machine cannot send to that destination: no route, firewall, interface down."""
 
 
+NETWORK_IS_DOWN = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.ENODEV})
+"""What a send says while the interface is down or its routes are gone: it may come back."""
+
 _SENTENCES = {
     errno.EPERM: "a local firewall blocks the probes",
     errno.EACCES: "sending there is prohibited: a prohibit route, or a broadcast address",

@@ -22,7 +22,10 @@ def what_was_not_sent(trace: Trace) -> str | None:
     lost = sum(probe.state is ProbeState.LOCAL_ERROR for hop in trace.hops for probe in hop.probes)
     if not lost or trace.stop_reason is StopReason.LOCAL_ERROR:
         return None
-    return f"{trace.destination}: {lost} of the stars are probes that could not leave this machine"
+    return (
+        f"{trace.destination}: {lost} of the stars are this machine's own doing: "
+        "probes that could not leave, or were out when its network was down"
+    )
 
 
 def which_flow_was_not(trace: Trace) -> str | None:

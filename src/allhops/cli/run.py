@@ -7,6 +7,8 @@ unfinished one streams, later ones wait in their traces.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -43,8 +45,13 @@ def run(request: Request) -> int:
 
     Raises: PrivilegeError, UsageError for a scenario or an interface that cannot be, OutputError.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(request))
+    log, complaints = logging.getLogger("allhops"), _Complaints(logging.WARNING)
+    log.addHandler(complaints)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(request))
+    finally:
+        log.removeHandler(complaints)
 
 
 async def _run(request: Request) -> int:
@@ -68,6 +75,13 @@ def _simulated(scenario: str) -> FakeNet:
     return FakeNet.load(scenario)
 
 
+class _Complaints(logging.Handler):
+    """What the library warns of, as lines like ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())
+
+
 class Job:
     """One host under way. `begun` is set once there is a trace to iterate, or never will be."""
 
@@ -89,6 +103,7 @@ class Run:
         self._writer = writer(request.output, say, numeric=request.numeric, extensions=request.extensions)
         self._places = asyncio.Semaphore(WINDOW)
         self._signal = 0
+        self._signals = 0
         self._jobs = [Job(host, self._trace) for host in request.hosts]
 
     async def print_all(self) -> int:
@@ -150,6 +165,16 @@ class Run:
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # such as SIGHUP under nohup
                 loop.add_signal_handler(number, self._stop, number)
+                # The loop's own handler does nothing but wake the loop, and has writes go on where they were. A reader
+                # that stands still would keep both from us for ever.
+                signal.signal(number, self._count_signal)
+
+    def _count_signal(self, number: int, frame: object) -> None:
+        """Between any two instructions, or in the middle of a write: the second signal is not for the loop any more."""
+        self._signals += 1
+        if self._signals > 1:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def _stop(self, number: int) -> None:
         """End everything with what is known; a second signal ends the process at once."""

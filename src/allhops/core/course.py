@@ -23,6 +23,7 @@ This file reads no clock.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from allhops.core.doubt import verdict
@@ -66,6 +67,7 @@ class Course:
         self.sent = 0
         self.failed = 0
         self.last_error = 0
+        self._down_at = -inf
         self.looping: frozenset[bytes] = frozenset()
         self._quoted_distance: int | None = None
         self._met: dict[int, set[bytes]] = {}
@@ -78,6 +80,10 @@ class Course:
         if self.ledger.state[slot] == LOCAL_ERROR:
             self.failed += 1
             self.last_error = self.ledger.error[slot]
+
+    def network_was_down(self, now: float) -> None:
+        """The network was found down: the silence of what is out by now says nothing about the path."""
+        self._down_at = now
 
     def note_answered(self, slot: int) -> None:
         """A probe was answered; the ledger holds the reply."""
@@ -105,10 +111,16 @@ class Course:
                     continue
                 expiry = sent_at[slot] + (wait / 2 if self.plan.is_spare(slot) else wait)
                 if expiry <= now:
-                    state[slot] = TIMED_OUT
+                    self._give_up(slot)
                 elif earliest is None or expiry < earliest:
                     earliest = expiry
         return earliest
+
+    def _give_up(self, slot: int) -> None:
+        if self.ledger.sent_at[slot] > self._down_at:
+            self.ledger.state[slot] = TIMED_OUT
+        else:
+            self.ledger.state[slot], self.ledger.error[slot] = LOCAL_ERROR, self.last_error
 
     def cancel(self) -> None:
         """Nothing that is still out can change the result."""

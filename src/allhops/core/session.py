@@ -20,7 +20,7 @@ from allhops.core.ledger import IN_FLIGHT, LOCAL_ERROR, Ledger
 from allhops.core.paths import address_from
 from allhops.core.strategies import STRATEGIES
 from allhops.core.strategies.steps import Pause, Settle, Step, Wave
-from allhops.errors import explain_errno
+from allhops.errors import NETWORK_IS_DOWN, explain_errno
 from allhops.model import Address, Flow, Hop, StopReason, Trace
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ NO_ROOM_PAUSE_S = 0.01
 """How long to let probes under way give up their places."""
 FULL_QUEUE_TRIES = 10
 """Times in a row that the queue may be full before its probe counts as a local error."""
+NETWORK_DOWN_PAUSE_S = 1.0
+"""Between two probes that ask whether the network is back."""
+NETWORK_DOWN_TRIES = 5
+"""Of these in a row; after that all that is left is tried at once, and ends as what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,7 @@ class Session(Generic[Replies]):
         self._now = now
         self._blocked_until = now
         self._full_queue_tries = 0
+        self._network_down_tries = 0
         self._events: deque[Event] = deque()
         steps = STRATEGIES[strategy]
         self._runs = [
@@ -215,10 +220,12 @@ class Session(Generic[Replies]):
         ledger.counters.sent += block.handed
         self._pacer.give_back(len(block) - block.handed)
         self._remove_pending(block.slots[: block.handed], now)
-        if block.handed < len(block):
+        if block.handed and block.errors[block.handed - 1] in NETWORK_IS_DOWN:
+            self._network_was_down(block, now)
+        elif block.handed < len(block):
             self._queue_was_full(block, now)
         else:
-            self._full_queue_tries = 0
+            self._full_queue_tries = self._network_down_tries = 0
         self._advance(now)
 
     def replies_received(self, replies: Replies, now: float) -> None:
@@ -299,6 +306,13 @@ class Session(Generic[Replies]):
         self.ledger.counters.sent += 1
         self._run_of(slot).course.note_sent(slot)
         self._remove_pending([slot], now)
+
+    def _network_was_down(self, block: Block, now: float) -> None:
+        """Ask again later whether it is back; what was out meanwhile could not be heard."""
+        self._run_of(block.slots[block.handed - 1]).course.network_was_down(now)
+        self._network_down_tries += 1
+        if self._network_down_tries <= NETWORK_DOWN_TRIES:
+            self._blocked_until = now + NETWORK_DOWN_PAUSE_S
 
     def _run_of(self, slot: int) -> _Run:
         return self._runs[self.plan.course_of(slot)]

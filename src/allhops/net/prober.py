@@ -16,6 +16,7 @@ from allhops.core.lanes.scalar import ReplyRow, ScalarLane
 from allhops.core.ledger import Counters
 from allhops.core.pacer import Pacer
 from allhops.errors import PrivilegeError, UsageError
+from allhops.net.clock import AwakeClock, WallScale
 from allhops.net.many import TraceMany
 from allhops.net.raw import RawTransport
 from allhops.net.resolve import resolve
@@ -25,6 +26,7 @@ from allhops.options import TraceOptions
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
+    from allhops.core.lanes import Block
     from allhops.model import Address, Trace
     from allhops.net.transport import Transport
     from allhops.options import TraceKeywords
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 RING_PACKETS = 16
 """Packets read before the loop gets its turn: a trace that is complete is told so before the rest is parsed, and
 a flood of other people's ICMP does not starve the caller's program."""
+CATCH_UP_RINGS = 256
+"""Rings read at most before a probe is given up: what has arrived is read first, but a flood must not hold us up."""
+CAUGHT_UP_S = 0.001
+"""For how long nobody needs to read everything again: many timers are due together."""
 
 BACKENDS = ("auto", "raw", "errqueue")
 """Ways to the network that a prober can be asked for."""
@@ -75,11 +81,15 @@ class Prober:
         self._flows: dict[_FlowKey, Tracing] = {}
         self._cookies: dict[bytes, Tracing] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._clock: AwakeClock | None = None
+        self._wall = WallScale()
+        self._caught_up_at = 0.0
         self._is_open = False
         self._pid = os.getpid()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._clock = AwakeClock(self._loop)
         self._open_transport()
         self._is_open = True
         return self
@@ -101,6 +111,7 @@ class Prober:
         """End open traces as interrupted and close every socket."""
         for tracing in tuple(self._flows.values()):
             tracing.interrupt()
+        self.clock.stop()
         self.transport.close()
         self._is_open = False
 
@@ -123,6 +134,7 @@ class Prober:
         tracing = Tracing(self, str(destination), address, options, on_responder)
         self._flows[tracing.flow_key] = tracing
         self._cookies[tracing.cookie] = tracing
+        self.clock.start()
         tracing.wake()
         return tracing
 
@@ -161,9 +173,29 @@ class Prober:
         assert self._loop is not None
         return self._loop
 
+    @property
+    def clock(self) -> AwakeClock:
+        """What deadlines are counted in."""
+        assert self._clock is not None
+        return self._clock
+
     def now(self) -> float:
-        """The monotonic clock that deadlines are counted in: the loop's own."""
-        return self.loop.time()
+        """Seconds on `clock`."""
+        return self.clock.now()
+
+    def place_sent(self, block: Block) -> None:
+        """Put the stamps of a block that has just been handed over on the scale of the replies' stamps."""
+        self._wall.look()
+        if self._wall.steps:
+            for position in range(block.handed):
+                block.sent_ns[position] = self._wall.place(block.sent_ns[position])
+
+    def catch_up(self) -> None:
+        """Read everything that has arrived, before somebody gives a probe up."""
+        now = self.loop.time()
+        if now - self._caught_up_at > CAUGHT_UP_S:
+            self._caught_up_at = now
+            self._dispatch(self._read(CATCH_UP_RINGS))
 
     def look(self) -> None:
         """Read what has arrived already, in the middle of a burst, so that the first replies can spare the rest.
@@ -177,6 +209,8 @@ class Prober:
         """A trace ended: its flow is nobody's now."""
         self._flows.pop(tracing.flow_key, None)
         self._cookies.pop(tracing.cookie, None)
+        if not self._flows:
+            self.clock.stop()
 
     def _check_owner(self) -> None:
         if os.getpid() != self._pid:
@@ -188,22 +222,53 @@ class Prober:
 
     def _on_readable(self) -> None:
         """Read a ring of what waits; the loop calls again while there is more."""
-        self.transport.receive(self._ring)
-        if self._ring.count:
-            self._dispatch(self.lane.unpack(self._ring))
+        self._dispatch(self._read(1))
+
+    def _read(self, rings: int) -> list[ReplyRow]:
+        """Up to so many rings of what waits."""
+        rows: list[ReplyRow] = []
+        for _ in range(rings):
+            self.transport.receive(self._ring)
+            if not self._ring.count:
+                break
+            self._place_received()
+            rows += self.lane.unpack(self._ring)
+        return rows
+
+    def _place_received(self) -> None:
+        """Put receive stamps where they belong if the clock was set."""
+        self._wall.look()
+        if self._wall.steps:
+            for index in range(self._ring.count):
+                self._ring.stamps_ns[index] = self._wall.place(self._ring.stamps_ns[index])
 
     def _dispatch(self, rows: list[ReplyRow]) -> None:
         """Give each reply to the trace that holds its flow, and let those traces go on."""
-        """By cookie first: behind a NAT a quote may show another port, but it is the same payload."""
-        shares: dict[Tracing, list[ReplyRow]] = {}
+        if not rows:
+            return
+        now = self.now()
+        shares = self._shares(rows)
+        if any(tracing.is_overdue(now) for tracing in shares):
+            # It will give probes up: what answers them may be next in the socket.
+            shares = self._shares(self._read(CATCH_UP_RINGS), shares)
+        for tracing, share in shares.items():
+            tracing.replies_received(share)
+
+    def _shares(
+        self, rows: list[ReplyRow], shares: dict[Tracing, list[ReplyRow]] | None = None
+    ) -> dict[Tracing, list[ReplyRow]]:
+        """Rows by the trace that they are for; added to `shares`.
+
+        By cookie first: behind a NAT a quote may show another port, but it is the same payload.
+        """
+        shares = {} if shares is None else shares
         for row in rows:
             tracing = self._cookies.get(row.probe.cookie or b"") or self._flows.get(row.flow_key)
             if tracing is None:
                 self.lane.disown(row)
             else:
                 shares.setdefault(tracing, []).append(row)
-        for tracing, share in shares.items():
-            tracing.replies_received(share)
+        return shares
 
     def __repr__(self) -> str:
         return f"<Prober [{len(self._flows)} traces | {self.counters}]>"

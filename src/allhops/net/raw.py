@@ -15,14 +15,16 @@ What a destination answers to a UDP probe with a datagram (port 53, say) is not 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import logging
 import socket
 import struct
 import time
 from typing import TYPE_CHECKING, Any
 
 from allhops.core.lanes import ROW_SIZE
-from allhops.errors import CapacityError, PrivilegeError
+from allhops.errors import NETWORK_IS_DOWN, CapacityError, PrivilegeError
 from allhops.model import Protocol
 from allhops.net.filters import answers_to, attach
 from allhops.net.source import bind_to_interface, hold_flow, socket_address
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from allhops.model import Address
     from allhops.net.source import Held
     from allhops.options import TraceOptions
+
+_log = logging.getLogger("allhops")
 
 RECEIVE_BUFFER = 4 << 20
 """Bytes. The default holds some 255 ICMP errors; a kernel books about 832 bytes for each."""
@@ -52,6 +56,11 @@ _IPV6_RECVERR = 25
 _TIMESPEC = struct.Struct("@qq")
 _COUNT = struct.Struct("@I")
 _ANCILLARY_SPACE = 256
+_SO_MEMINFO = 55
+_MEMORY_SIZE = 36
+"""Bytes of SO_MEMINFO: nine 32-bit words (SK_MEMINFO_VARS)."""
+_DROPS_OFFSET = 32
+"""Of SK_MEMINFO_DROPS."""
 _QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 
 
@@ -113,6 +122,12 @@ class RawTransport:
         for receiver in self._receivers:
             receiver.drain(ring)
 
+    def _note_drops(self, version: int) -> None:
+        """Count what the kernel dropped: on packets it says so only when a later one arrives."""
+        for receiver in self._receivers:
+            if receiver.family.version == version:
+                receiver.note_drops()
+
     def close(self) -> None:
         """Readers first: a loop that still knows a closed descriptor would watch its next owner."""
         for receiver in self._receivers:
@@ -138,6 +153,7 @@ class RawTransport:
 
     def _forget(self, lease: RawLease) -> None:
         self._leases.discard(lease)
+        self._note_drops(lease.version)
         if lease.protocol is Protocol.TCP:
             self._admit_answers(lease.version)
 
@@ -196,6 +212,8 @@ class RawLease:
                     return
                 block.errors[position] = error.errno or errno.EIO
             block.handed += 1
+            if block.errors[position] in NETWORK_IS_DOWN:
+                return
 
     def close(self) -> None:
         """Give the flow back."""
@@ -232,6 +250,8 @@ class _Receiver:
 
     def _read_ipv4(self, row: memoryview) -> tuple[int, int]:
         length, ancillary, flags, _ = self.sock.recvmsg_into([row], _ANCILLARY_SPACE)
+        # Some kernels (macOS, older BSDs) hand it over in the host's byte order, without the header: this one is right.
+        row[IPV4.length_offset : IPV4.length_offset + 2] = length.to_bytes(2, "big")
         return (0 if flags & socket.MSG_TRUNC else length), self._controls(ancillary)[0]
 
     def _read_ipv6(self, row: memoryview) -> tuple[int, int]:
@@ -257,13 +277,32 @@ class _Receiver:
                 stamp_ns = seconds * 1_000_000_000 + nanoseconds
             elif (level, kind) == (socket.SOL_SOCKET, _SO_RXQ_OVFL):
                 (drops,) = _COUNT.unpack_from(data)
-                self._counters.kernel_drops += drops - self._drops_seen
-                self._drops_seen = drops
+                self._count_drops(drops)
             elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
                 hop_limit = data[0]
             elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
                 destination = data[: IPV6.address_size]
         return stamp_ns or time.time_ns(), hop_limit, destination
+
+    def note_drops(self) -> None:
+        """Ask how many packets found the buffer full so far."""
+        with contextlib.suppress(OSError, struct.error):
+            memory = self.sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY_SIZE)
+            (drops,) = _COUNT.unpack_from(memory, _DROPS_OFFSET)
+            self._count_drops(drops)
+
+    def _count_drops(self, drops: int) -> None:
+        """The kernel's count, 32 bits; an older packet may bring an older one."""
+        new = drops - self._drops_seen & 0xFFFFFFFF
+        if not 0 < new < 1 << 31:
+            return
+        if not self._drops_seen:
+            _log.warning(
+                "a receive buffer was full and replies were lost: stars may be this machine's doing; "
+                "probe more slowly or raise net.core.rmem_max"
+            )
+        self._drops_seen = drops
+        self._counters.kernel_drops += new
 
 
 def _open_receiver(family: Family, protocol: int) -> socket.socket:

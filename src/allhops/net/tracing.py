@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from allhops.core.plan import Plan
@@ -51,6 +52,9 @@ class Tracing:
         self._lease = prober.transport.lease(address, options)
         self._session = self._new_session(layout)
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline = inf
+        self._stopped_s_before = prober.clock.stopped_s
+        self._failure: Exception | None = None
         self._sending = False
         self._hops: deque[Hop] = deque()
         self._news = asyncio.Event()
@@ -68,8 +72,9 @@ class Tracing:
         return self._session.plan.cookie
 
     async def __aiter__(self) -> AsyncIterator[Hop]:
-        """Each hop as it becomes certain, in order of TTL, until the trace ends."""
+        """Each hop as it becomes certain, in order of TTL, until the trace ends. Raises: what `on_responder` raised."""
         while True:
+            self._raise_failure()
             while self._hops:
                 yield self._hops.popleft()
             if self._trace is not None:
@@ -78,10 +83,11 @@ class Tracing:
             await self._news.wait()
 
     async def result(self) -> Trace:
-        """The whole trace, once it has ended."""
+        """The whole trace, once it has ended. Raises: what `on_responder` raised."""
         while self._trace is None:
             self._news.clear()
             await self._news.wait()
+        self._raise_failure()
         return self._trace
 
     def interrupt(self) -> None:
@@ -98,6 +104,7 @@ class Tracing:
         try:
             while (block := self._session.probes_to_send(self._prober.now())) is not None:
                 self._lease.send(block)
+                self._prober.place_sent(block)
                 self._session.probes_sent(block, self._prober.now())
                 self._prober.look()
         finally:
@@ -111,6 +118,10 @@ class Tracing:
         if self._trace is None:
             self._session.replies_received(rows, self._prober.now())
             self.wake()
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether its timer should have come by now: it may be about to give probes up."""
+        return now >= self._deadline
 
     def _new_session(self, layout: Layout) -> Session[Sequence[ReplyRow]]:
         plan = Plan(
@@ -137,28 +148,52 @@ class Tracing:
         """Pass the session's events on; the last one gives everything back."""
         while (event := self._session.next_event()) is not None:
             if isinstance(event, ResponderHeard):
-                if self._on_responder is not None:
-                    self._on_responder(event.address)
+                self._call_back(event.address)
             elif isinstance(event, HopCertain):
                 self._hops.append(event.hop)
                 self._news.set()
             else:
+                stopped_s = self._prober.clock.stopped_s - self._stopped_s_before
                 self._trace = replace(
-                    event.trace, backend=self._prober.transport.backend, flow_constant=self._lease.flow_constant
+                    event.trace,
+                    duration_ns=event.trace.duration_ns + round(stopped_s * 1e9),
+                    backend=self._prober.transport.backend,
+                    flow_constant=self._lease.flow_constant,
                 )
                 self._news.set()
                 self._close()
+
+    def _call_back(self, address: Address) -> None:
+        """Tell the caller; what the caller's function raises ends the trace, and is raised where it is awaited."""
+        if self._on_responder is None or self._failure is not None:
+            return
+        try:
+            self._on_responder(address)
+        except Exception as failure:  # whatever the caller's function raises is the caller's
+            self._failure = failure
+            self._prober.loop.call_soon(self.interrupt)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         deadline = self._session.next_deadline()
+        self._deadline = inf if deadline is None else deadline
         if deadline is not None:
-            self._timer = self._prober.loop.call_at(deadline, self.wake)
+            self._timer = self._prober.clock.call_at(deadline, self._timer_came)
+
+    def _timer_came(self) -> None:
+        """A deadline is over: a process that was stopped may find the answer still in the socket."""
+        self._prober.catch_up()
+        self.wake()
 
     def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._deadline = inf
         self._prober.forget(self)
         self._lease.close()
 

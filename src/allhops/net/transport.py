@@ -37,7 +37,10 @@ class Lease(Protocol):
         ...
 
     def send(self, block: Block) -> None:
-        """Hand a block's packets to the kernel until its queue is full; fills in the block's columns. Never raises."""
+        """Hand a block's packets to the kernel until its queue is full or the network is down; fills in the columns.
+
+        Never raises. The probe that found the network down (`errors.NETWORK_IS_DOWN`) is the last that was handed.
+        """
         ...
 
     def close(self) -> None:

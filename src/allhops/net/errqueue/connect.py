@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from allhops.core.lanes.hearsay import NAMED_BY_SOCKET, QUOTED_CHECKSUM, QUOTED_HEADER, REPLY_TTL
+from allhops.errors import NETWORK_IS_DOWN
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.queue import read_error
 from allhops.net.errqueue.setup import HeaderChoice, allow_flow_label, listen_to_errors, plain_flow_label
@@ -90,6 +91,8 @@ class ConnectLease:
                 break
             block.errors[position] = code
             block.handed += 1
+            if code in NETWORK_IS_DOWN:
+                break
             # Nobody stamps a RST: what has come meanwhile is to be seen now, not after the burst.
             station.watch.drain(station.arrivals, len(station.arrivals) + EVENTS_PER_LOOK)
         self._set_timer()
@@ -149,13 +152,13 @@ class ConnectLease:
         while self._under_way and self._under_way[0].closed:
             self._under_way.popleft()
         if self._timer is None and self._under_way:
-            age = (time.time_ns() - self._under_way[0].sent_ns) / 1e9
-            self._timer = self.station.loop.call_later(max(0.0, SYN_LIFETIME_S - age), self._expire)
+            age_s = time.monotonic() - self._under_way[0].begun_at
+            self._timer = self.station.loop.call_later(max(0.0, SYN_LIFETIME_S - age_s), self._expire)
 
     def _expire(self) -> None:
         self._timer = None
-        before = time.time_ns() - round(SYN_LIFETIME_S * 1e9)
-        while self._under_way and (self._under_way[0].closed or self._under_way[0].sent_ns <= before):
+        before = time.monotonic() - SYN_LIFETIME_S
+        while self._under_way and (self._under_way[0].closed or self._under_way[0].begun_at <= before):
             self._under_way.popleft().close()
         self._set_timer()
 
@@ -173,13 +176,14 @@ class ConnectLease:
 class _Attempt:
     """One SYN, and the socket that is its name."""
 
-    __slots__ = ("_lease", "_packet", "_sock", "closed", "sent_ns")
+    __slots__ = ("_lease", "_packet", "_sock", "begun_at", "closed", "sent_ns")
 
     def __init__(self, lease: ConnectLease, sock: socket.socket, packet: bytes, sent_ns: int) -> None:
         self._lease = lease
         self._sock = sock
         self._packet = packet
         self.sent_ns = sent_ns
+        self.begun_at = time.monotonic()  # the wall clock may be set meanwhile
         self.closed = False
 
     def drain(self, room: int, events: int) -> None:

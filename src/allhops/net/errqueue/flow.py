@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from allhops.core.lanes.hearsay import NAMED_ALONE, NAMELESS, QUOTED_CHECKSUM, QUOTED_HEADER, REPLY_TTL, SEEN_WHOLE
+from allhops.errors import NETWORK_IS_DOWN
 from allhops.net.errqueue.alone import Outstanding
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.queue import fill, read_answer, read_error
@@ -128,6 +129,8 @@ class FlowLease:
                 break
             block.errors[position] = code
             block.handed += 1
+            if code in NETWORK_IS_DOWN:
+                break
         if len(self._arrivals):
             self._arrivals.announce()
 
