@@ -46,9 +46,10 @@ NEAR_SHARE = 0.2
 """Of the timeout: the shortest wait for a hop that the path is known to pass."""
 TAIL_SHARE = 0.4
 """Of the timeout: the shortest wait for what lies beyond the last answer."""
+SPARE_SHARE = 0.5
+"""Of the wait: what is left of it when a row is asked again."""
 LOOP_VISITS = 3
 """TTLs at which one responder must have been met, with another in between, to call it a loop."""
-_FINAL = (ANSWERED, TIMED_OUT, LOCAL_ERROR, CANCELLED)
 
 
 class Course:
@@ -69,6 +70,7 @@ class Course:
         self.last_error = 0
         self._down_at = -inf
         self.looping: frozenset[bytes] = frozenset()
+        self._patient_until = inf
         self._quoted_distance: int | None = None
         self._met: dict[int, set[bytes]] = {}
 
@@ -77,6 +79,7 @@ class Course:
     def note_sent(self, slot: int) -> None:
         """A probe left, or failed to: the ledger's state says which."""
         self.sent += 1
+        self._patient_until = min(self._patient_until, self.ledger.sent_at[slot] + SPARE_SHARE * self.near_wait)
         if self.ledger.state[slot] == LOCAL_ERROR:
             self.failed += 1
             self.last_error = self.ledger.error[slot]
@@ -101,20 +104,29 @@ class Course:
             self._note_router(ttl, self.responder_of(slot))
 
     def expire(self, now: float) -> float | None:
-        """Give up the probes whose wait is over; when the next one's will be, if any is in flight."""
-        state, sent_at = self.ledger.state, self.ledger.sent_at
-        earliest: float | None = None
-        for ttl in self._ttls():
-            wait = self.near_wait if ttl <= (self.end_ttl or self.highest_heard) else self.tail_wait
-            for slot in self.plan.row(self.index, ttl):
-                if state[slot] != IN_FLIGHT:
-                    continue
-                expiry = sent_at[slot] + (wait / 2 if self.plan.is_spare(slot) else wait)
-                if expiry <= now:
-                    self._give_up(slot)
-                elif earliest is None or expiry < earliest:
-                    earliest = expiry
-        return earliest
+        """Give up the probes whose wait is over; when to look again, if any is in flight.
+
+        Nothing is given up before the shortest wait there can be is over, so a burst of replies costs no search.
+        """
+        if now < self._patient_until:
+            return self._patient_until if self._patient_until < inf else None
+        state, sent_at, plan = self.ledger.state, self.ledger.sent_at, self.plan
+        ttls, near_wait, tail_wait = self._ttls(), self.near_wait, self.tail_wait
+        known = plan.slot(self.index, (self.end_ttl or self.highest_heard) + 1, 0)
+        beyond = plan.slot(self.index, ttls.stop, 0)
+        every = plan.course_slots(self.index)
+        earliest, self._patient_until = inf, inf
+        slot = state.find(IN_FLIGHT, every.start, every.stop)
+        while slot >= 0:
+            share = SPARE_SHARE if plan.is_spare(slot) else 1.0
+            expiry = sent_at[slot] + share * (near_wait if slot < known else tail_wait)
+            if expiry <= now and slot < beyond:
+                self._give_up(slot)
+            else:
+                earliest = min(earliest, expiry) if slot < beyond else earliest
+                self._patient_until = min(self._patient_until, sent_at[slot] + share * near_wait)
+            slot = state.find(IN_FLIGHT, slot + 1, every.stop)
+        return earliest if earliest < inf else None
 
     def _give_up(self, slot: int) -> None:
         if self.ledger.sent_at[slot] > self._down_at:
@@ -174,7 +186,8 @@ class Course:
 
     def is_silent(self, ttl: int) -> bool:
         """Whether nothing has answered at a TTL so far."""
-        return all(self.ledger.state[slot] != ANSWERED for slot in self.plan.row(self.index, ttl))
+        row = self.plan.row(self.index, ttl)
+        return ANSWERED not in self.ledger.state[row.start : row.stop]
 
     def row_is_certain(self, ttl: int) -> bool:
         """Whether a complete row can be shown before the trace ends: the path is known to pass it."""
@@ -232,11 +245,11 @@ class Course:
 
     def _has_ended(self, ttl: int) -> bool:
         """Whether every probe of a row has ended that was sent, or as many were answered as the caller asked for."""
-        state, plan = self.ledger.state, self.plan
-        row = plan.row(self.index, ttl)
-        if sum(state[slot] == ANSWERED for slot in row) >= plan.options.attempts:
+        row, attempts = self.plan.row(self.index, ttl), self.plan.options.attempts
+        states = self.ledger.state[row.start : row.stop]
+        if states.count(ANSWERED) >= attempts:
             return True
-        return all(state[slot] in _FINAL or (state[slot] == UNSENT and plan.is_spare(slot)) for slot in row)
+        return IN_FLIGHT not in states and UNSENT not in states[:attempts]
 
     def _lowest_arrival(self, reached_ttl: int) -> int:
         """`reached_ttl`, or less when the quoted TTL says so and all rows in between ended in silence."""

@@ -61,15 +61,20 @@ class Tracing:
         self._trace: Trace | None = None
 
     @property
+    def plan(self) -> Plan:
+        """What was fixed before the first probe left."""
+        return self._session.plan
+
+    @property
     def flow_key(self) -> tuple[int, int, int]:
         """(IP version, protocol number, source port): what the port lease owns."""
-        layout = self._session.plan.layout
+        layout = self.plan.layout
         return layout.family.version, layout.protocol, self._lease.source_port
 
     @property
     def cookie(self) -> bytes:
         """The random bytes that every probe of this trace carries."""
-        return self._session.plan.cookie
+        return self.plan.cookie
 
     async def __aiter__(self) -> AsyncIterator[Hop]:
         """Each hop as it becomes certain, in order of TTL, until the trace ends. Raises: what `on_responder` raised."""

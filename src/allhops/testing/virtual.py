@@ -62,6 +62,7 @@ class VirtualTrace:
         self._now_ns = round(start_s * 1e9)
         self._on_the_way: list[tuple[int, int, bytes]] = []
         self._lane = ScalarLane(self.counters)
+        self._ring = Ring()
         self.session = self._new_session(destination, Pacer(rate_pps), TraceOptions(**options))
 
     def run(self, max_events: int = 100_000) -> Trace:
@@ -139,7 +140,8 @@ class VirtualTrace:
         self._receive()
 
     def _receive(self) -> None:
-        ring = Ring()
+        ring = self._ring
+        ring.count = 0
         while self._on_the_way and self._on_the_way[0][0] <= self._now_ns and ring.count < ring.capacity:
             at_ns, _, packet = heapq.heappop(self._on_the_way)
             ring.append(packet, EPOCH_NS + at_ns)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from allhops.core.lanes import Ring
+    from allhops.core.lanes.sieve import Sieve
     from allhops.core.ledger import Counters, Ledger
     from allhops.core.plan import Plan
 
@@ -32,10 +33,11 @@ _WORD = struct.Struct("!H")
 
 
 class ScalarLane:
-    """Stateless but for `counters`, which count what was not worth a row."""
+    """Stateless but for `counters`, which count what was not worth a row; `sieve` spares reading what is not ours."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, sieve: Sieve | None = None) -> None:
         self.counters = counters
+        self._sieve = sieve
 
     @property
     def is_warm(self) -> bool:
@@ -64,7 +66,11 @@ class ScalarLane:
         from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect  # 8 ms
 
         rows = []
+        sieve = self._sieve
         for index, (packet, stamp_ns) in enumerate(ring.packets()):
+            if sieve is not None and not sieve.passes(packet):
+                self.counters.foreign += 1
+                continue
             row = dissect(packet, stamp_ns)
             if not isinstance(row, Refusal):
                 hearsay = ring.hearsay[index]
