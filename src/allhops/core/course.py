@@ -53,9 +53,12 @@ LOOP_VISITS = 3
 
 
 class Course:
-    """The state of one course; columns stay in the ledger, here is only what the stop rules need."""
+    """The state of one course; columns stay in the ledger, here is only what the stop rules need.
 
-    def __init__(self, plan: Plan, ledger: Ledger, index: int) -> None:
+    `slowest_ns` is the slowest RTT heard so far, 0 for none.
+    """
+
+    def __init__(self, plan: Plan, ledger: Ledger, index: int, slowest_ns: int = 0) -> None:
         self.plan = plan
         self.ledger = ledger
         self.index = index
@@ -64,7 +67,7 @@ class Course:
         self.loop_ttl: int | None = None
         self.highest_heard = plan.options.first_ttl - 1
         self.highest_transit = plan.options.first_ttl - 1
-        self.slowest_ns = 0
+        self.slowest_ns = slowest_ns
         self.sent = 0
         self.failed = 0
         self.last_error = 0

@@ -13,15 +13,18 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
+from allhops.core.measurement import begin
 from allhops.core.plan import Plan
-from allhops.core.session import HopCertain, ResponderHeard, Session
+from allhops.core.session import HopCertain, ResponderHeard
 from allhops.errors import UsageError
+from allhops.options import MAX_SIZE
 from allhops.wire.probes import COOKIE_SIZE, LAYOUTS, Layout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from allhops.core.lanes.scalar import ReplyRow
+    from allhops.core.measurement import Measurement
     from allhops.model import Address, Hop, Trace
     from allhops.net.prober import Prober
     from allhops.options import TraceOptions
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 class Tracing:
     """A running trace: iterate it for rows as they become certain, await `result` for the whole.
 
-    `size` is that of a whole probe, bytes.
+    `size` is that of a whole probe, bytes; `MAX_SIZE` when it is the path MTU that is looked for, as in traceroute(8).
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Tracing:
         self._prober = prober
         self._on_responder = on_responder
         self._lease = prober.transport.lease(address, options)
-        self._session = self._new_session(layout)
+        self._session = self._begin(layout)
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = inf
         self._stopped_s_before = prober.clock.stopped_s
@@ -128,7 +131,10 @@ class Tracing:
         """Whether its timer should have come by now: it may be about to give probes up."""
         return now >= self._deadline
 
-    def _new_session(self, layout: Layout) -> Session[Sequence[ReplyRow]]:
+    def _begin(self, layout: Layout) -> Measurement[Sequence[ReplyRow]]:
+        size = self.size
+        if self.options.discover_mtu:
+            size = min(size, self._prober.transport.interface_mtu(self.address, self._lease.source, self.options))
         plan = Plan(
             layout=layout,
             options=self.options,
@@ -137,9 +143,9 @@ class Tracing:
             source_ports=(self._lease.source_port,),
             key=int.from_bytes(os.urandom(2)),
             cookie=os.urandom(COOKIE_SIZE),
-            size=self.size,
+            size=size,
         )
-        return Session(
+        return begin(
             plan,
             self._prober.lane,
             self._prober.pacer,
@@ -211,6 +217,8 @@ def _size_of_probe(layout: Layout, options: TraceOptions) -> int:
 
     Raises: UsageError when there is no room for what names the probe.
     """
+    if options.discover_mtu:
+        return MAX_SIZE
     size = options.size or layout.family.default_size
     if size < layout.smallest_size:
         raise UsageError(

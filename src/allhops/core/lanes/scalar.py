@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from allhops.core.evidence import DUPLICATE, SPOOF_SUSPECT
 from allhops.core.lanes import Block
-from allhops.core.lanes.matching import Match, disown, match
+from allhops.core.lanes.matching import Match, disown, is_of, match
 from allhops.core.lanes.rows import ReplyRow
 from allhops.core.ledger import ADDRESS_BYTES, ANSWERED, IN_FLIGHT, MAX_DUPLICATES, UNSENT
 from allhops.wire.codec import encode_mark
@@ -84,6 +84,14 @@ class ScalarLane:
     def disown(self, row: ReplyRow) -> None:
         """Count a reply to nobody's probe."""
         disown(self.counters, row)
+
+    def share(self, plans: Sequence[Plan], replies: Sequence[ReplyRow]) -> list[Sequence[ReplyRow]]:
+        """Newest plan first: most replies are about what left last."""
+        shares: list[list[ReplyRow]] = [[] for _ in plans]
+        newest_first = range(len(plans) - 1, -1, -1)
+        for row in replies:
+            shares[next((index for index in newest_first if is_of(plans[index], row)), -1)].append(row)
+        return list(shares)
 
     def record(self, plan: Plan, ledger: Ledger, replies: Sequence[ReplyRow]) -> list[int]:
         """Fill the ledger with the replies that are this plan's; the slots answered now."""
