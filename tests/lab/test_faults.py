@@ -84,7 +84,7 @@ async def test_a_link_that_goes_and_comes_back(lab: Lab, backend: str, version: 
         )
         await gone.wait()
         state = tracing._session.ledger.state
-        while not state.count(LOCAL_ERROR):  # the first probe that found it down
+        while not state.count(LOCAL_ERROR):  # noqa: ASYNC110 - nobody tells a test that a probe found it down
             await asyncio.sleep(0.01)
         shell("ip link set v0n up")
         if version == 6:  # addresses go with the link, as do routes beyond it and neighbours
