@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allhops.core.events import TraceEnded
 from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ScalarLane
 from allhops.core.ledger import Counters
-from allhops.core.session import FULL_QUEUE_TRIES, TraceEnded
+from allhops.core.session import FULL_QUEUE_TRIES
 from allhops.model import ProbeState, StopReason, Trace
 from allhops.testing.internet import Internet
 from allhops.testing.scenario_file import load_scenario

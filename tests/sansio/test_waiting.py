@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from allhops.core.session import HopCertain
+from allhops.core.events import HopCertain
 from allhops.model import ProbeState, StopReason
 from allhops.testing.internet import Internet
 from allhops.testing.scenario_file import load_scenario, parse_scenario

@@ -9,11 +9,11 @@ from allhops.core.session import Session
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from allhops.core.events import Event
     from allhops.core.lanes import Block, Lane
     from allhops.core.ledger import Counters
     from allhops.core.pacer import Pacer
     from allhops.core.plan import Plan
-    from allhops.core.session import Event
 
 Replies = TypeVar("Replies")
 Replies_contra = TypeVar("Replies_contra", contravariant=True)

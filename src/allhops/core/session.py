@@ -9,19 +9,17 @@ of a monotonic clock).
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from errno import ENOBUFS
-from itertools import islice
-from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from allhops.core.course import Course
+from allhops.core.events import Event, HopCertain, ResponderHeard, TraceEnded
 from allhops.core.ledger import IN_FLIGHT, LOCAL_ERROR, Ledger
 from allhops.core.paths import address_from
+from allhops.core.run import Run
 from allhops.core.strategies import STRATEGIES
-from allhops.core.strategies.steps import Pause, Settle, Step, Wave
 from allhops.errors import NETWORK_IS_DOWN, explain_errno
-from allhops.model import Address, Flow, Hop, StopReason, Trace
+from allhops.model import Flow, StopReason, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,110 +43,6 @@ NETWORK_DOWN_PAUSE_S = 1.0
 """Between two probes that ask whether the network is back."""
 NETWORK_DOWN_TRIES = 5
 """Of these in a row; after that all that is left is tried at once, and ends as what it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResponderHeard:
-    """An address answered for the first time on its course."""
-
-    course: int
-    address: Address
-
-
-@dataclass(frozen=True, slots=True)
-class HopCertain:
-    """Nothing to come can change who answered at this TTL and when; rows come in order of TTL.
-
-    What the final trace may add: duplicates, a late reply, a verdict.
-    """
-
-    course: int
-    hop: Hop
-
-
-@dataclass(frozen=True, slots=True)
-class TraceEnded:
-    """The last event of a course."""
-
-    course: int
-    trace: Trace
-
-
-Event = ResponderHeard | HopCertain | TraceEnded
-
-
-class _Run:
-    """A course under way: what waits to be sent, and how far it has been told."""
-
-    __slots__ = (
-        *("course", "ended", "exhausted", "first_wave_at", "heard", "next_expiry", "next_send_at"),
-        *("next_ttl", "pending", "spacing_s", "step", "steps"),
-    )
-
-    def __init__(self, course: Course, steps: Iterator[Step]) -> None:
-        self.course = course
-        self.steps = steps
-        self.pending: list[int] = []
-        self.spacing_s = 0.0
-        self.next_send_at = -inf
-        self.first_wave_at: float | None = None
-        self.step: Step | None = None
-        self.next_ttl = course.plan.options.first_ttl
-        self.next_expiry: float | None = None
-        self.heard: set[bytes] = set()
-        self.exhausted = False
-        self.ended = False
-
-    def sent(self, slots: set[int], now: float) -> None:
-        """These slots have left."""
-        self.next_send_at = now + self.spacing_s
-        self.pending = [slot for slot in self.pending if slot not in slots]
-
-    def proceed(self, now: float) -> None:
-        """Take the strategy's next steps: a pause is over, or nothing of the last wave is left that could help."""
-        while not self.exhausted:
-            if isinstance(self.step, Pause) and now < self._resume_at(self.step):
-                return
-            if isinstance(self.step, Settle) and self.course.any_in_flight(self.step.slots):
-                return
-            if any(map(self.course.is_useful, self.pending)):
-                return
-            if self.course.sent and self.first_wave_at is None:
-                self.first_wave_at = now
-            self._step()
-
-    def wanted(self, now: float, most: int) -> list[int]:
-        """The next slots that may leave now and can still change the result."""
-        if self.ended or now < self.next_send_at:
-            return []
-        most = 1 if self.spacing_s else most
-        return list(islice(filter(self.course.is_useful, self.pending), most))
-
-    def next_action(self) -> float | None:
-        """When this run wants to be called even if nothing arrives: a deadline, a pause's end, or the next probe."""
-        times = [] if self.next_expiry is None else [self.next_expiry]
-        if isinstance(self.step, Pause):
-            times.append(self._resume_at(self.step))
-        if self.wanted(inf, 1):
-            times.append(self.next_send_at)
-        return min(times, default=None)
-
-    @property
-    def holds(self) -> bool:
-        """Whether the course must not end although it is complete: it is about to be asked again."""
-        return self.step is not None and self.step.holds()
-
-    def _resume_at(self, pause: Pause) -> float:
-        return (self.first_wave_at or 0.0) + pause.until_s()
-
-    def _step(self) -> None:
-        """One step. Slots of earlier waves that were of no use stay pending: what made them so may be corrected."""
-        self.step = next(self.steps, None)
-        if self.step is None:
-            self.exhausted = True
-        elif isinstance(self.step, Wave):
-            self.pending += self.step.slots
-            self.spacing_s = self.step.spacing_s
 
 
 class Session(Generic[Replies]):
@@ -186,7 +80,7 @@ class Session(Generic[Replies]):
         self._events: deque[Event] = deque()
         steps = STRATEGIES[strategy]
         self.courses = [Course(plan, self.ledger, index, slowest_ns) for index in range(plan.courses)]
-        self._runs = [_Run(course, steps(course)) for course in self.courses]
+        self._runs = [Run(course, steps(course)) for course in self.courses]
         self._open = self.plan.courses
 
     @property
@@ -314,20 +208,20 @@ class Session(Generic[Replies]):
         if self._network_down_tries <= NETWORK_DOWN_TRIES:
             self._blocked_until = now + NETWORK_DOWN_PAUSE_S
 
-    def _run_of(self, slot: int) -> _Run:
+    def _run_of(self, slot: int) -> Run:
         return self._runs[self.plan.course_of(slot)]
 
-    def _note_responder(self, run: _Run, slot: int) -> None:
+    def _note_responder(self, run: Run, slot: int) -> None:
         responder = run.course.responder_of(slot)
         if responder not in run.heard:
             run.heard.add(responder)
             self._events.append(ResponderHeard(run.course.index, address_from(responder)))
 
-    def _tell_hop(self, run: _Run) -> None:
+    def _tell_hop(self, run: Run) -> None:
         self._events.append(HopCertain(run.course.index, run.course.hop(run.next_ttl)))
         run.next_ttl += 1
 
-    def _end(self, run: _Run, now: float, reason: StopReason) -> None:
+    def _end(self, run: Run, now: float, reason: StopReason) -> None:
         run.course.cancel()
         trace = self._trace(run, reason)
         while run.next_ttl <= self._last_ttl(run, reason):
@@ -337,7 +231,7 @@ class Session(Generic[Replies]):
         run.next_expiry = None
         self._open -= 1
 
-    def _last_ttl(self, run: _Run, reason: StopReason) -> int:
+    def _last_ttl(self, run: Run, reason: StopReason) -> int:
         """TTL of the last row to show: silence that nobody waited for to the end is not shown."""
         if reason is StopReason.LOCAL_ERROR:
             return self.plan.options.first_ttl - 1
@@ -345,7 +239,7 @@ class Session(Generic[Replies]):
             return run.course.end_ttl or run.course.highest_heard
         return run.course.last_ttl()
 
-    def _trace(self, run: _Run, reason: StopReason) -> Trace:
+    def _trace(self, run: Run, reason: StopReason) -> Trace:
         plan, course = self.plan, run.course
         destination = course.index // len(plan.source_ports)
         return Trace(

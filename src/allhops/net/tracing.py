@@ -13,9 +13,9 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
+from allhops.core.events import HopCertain, ResponderHeard
 from allhops.core.measurement import begin
 from allhops.core.plan import Plan
-from allhops.core.session import HopCertain, ResponderHeard
 from allhops.errors import UsageError
 from allhops.options import MAX_SIZE
 from allhops.wire.probes import COOKIE_SIZE, LAYOUTS, Layout

@@ -9,13 +9,14 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
+from allhops.core.events import Event, TraceEnded
 from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ScalarLane
 from allhops.core.ledger import Counters
 from allhops.core.measurement import begin
 from allhops.core.pacer import Pacer
 from allhops.core.plan import Plan
-from allhops.core.session import Event, Session, TraceEnded
+from allhops.core.session import Session
 from allhops.errors import UsageError
 from allhops.net.resolve import read_address
 from allhops.options import TraceOptions

@@ -10,18 +10,19 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from allhops.core.events import HopCertain, ResponderHeard, TraceEnded
 from allhops.core.mtu.discovery import Discovery, Ending
-from allhops.core.session import HopCertain, ResponderHeard, Session, TraceEnded
+from allhops.core.session import Session
 from allhops.model import StopReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from allhops.core.events import Event
     from allhops.core.lanes import Block, Lane
     from allhops.core.ledger import Counters
     from allhops.core.pacer import Pacer
     from allhops.core.plan import Plan
-    from allhops.core.session import Event
     from allhops.model import Address, Hop, Trace
 
 Replies = TypeVar("Replies")
