@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Without DEST the path leads through the bundled simulated internet: no root, no network.
 DEST ?=
+PACKETS ?= 10000000
 
 .DEFAULT_GOAL := help
-.PHONY: help trace test check lint types layers format schema bench clean
+.PHONY: help trace test check lint types layers format schema fuzz bench clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ format: $(READY) ## let ruff format everything
 
 schema: $(READY) ## write docs/trace.schema.json from the model
 	$(BIN)/python -m allhops.output.schema > docs/trace.schema.json
+
+fuzz: $(READY) ## mutated packets through the parsers: PACKETS=10000000
+	$(BIN)/python -m benchmarks.fuzz --packets $(PACKETS)
 
 bench: $(READY) ## side by side with traceroute, mtr and scamper (root, Debian packages)
 	$(BIN)/python -m benchmarks

@@ -238,6 +238,8 @@ class Hop:
     probes: tuple[Probe, ...]
     verdict: Verdict | None = None
     """None for a row that nothing is wrong with."""
+    mtu: int | None = None
+    """Largest whole packet, bytes, known to reach this hop; None when nobody asked, or nothing is known to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +267,8 @@ class Trace:
     """
     flow_constant: bool = True
     """Whether every probe had the ports that `flow` says. TCP without raw sockets needs a source port for each."""
+    path_mtu: int | None = None
+    """Largest whole packet, bytes, known to reach the destination; None when nobody asked, or it was not reached."""
 
     @property
     def reached(self) -> bool:

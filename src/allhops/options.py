@@ -42,6 +42,7 @@ class TraceKeywords(TypedDict, total=False):
     tos: int
     dont_fragment: bool
     flow_label: int | None
+    discover_mtu: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,8 @@ class TraceOptions:
     None is traceroute's (60 for IPv4, 80 for IPv6). `destination_port` None becomes the protocol's own
     (`DEFAULT_PORTS`); ICMP has none. `source_port` (ICMP: the identifier) None is a random one. `ip_version` is 4, 6
     or None for the resolver's order. `tos` is the whole byte, DSCP and ECN. `dont_fragment` is IPv4's; in IPv6 no
-    router fragments anyway. `flow_label` is IPv6's, 20 bits; None is 0.
+    router fragments anyway. `flow_label` is IPv6's, 20 bits; None is 0. `discover_mtu` finds the path MTU hop by hop;
+    it chooses the sizes itself and implies `dont_fragment`.
     """
 
     protocol: Protocol = Protocol.UDP
@@ -71,6 +73,7 @@ class TraceOptions:
     tos: int = 0
     dont_fragment: bool = False
     flow_label: int | None = None
+    discover_mtu: bool = False
 
     def __post_init__(self) -> None:
         _in_range("max_ttl", self.max_ttl, 1, MAX_TTL)
@@ -84,6 +87,7 @@ class TraceOptions:
             _in_range("source_port", self.source_port, 1, MAX_PORT)
         if self.size is not None:
             _in_range("size", self.size, 1, MAX_SIZE)
+        self._check_discovery()
         _in_range("tos", self.tos, 0, 255)
         if self.flow_label is not None:
             _in_range("flow_label", self.flow_label, 0, MAX_FLOW_LABEL)
@@ -97,6 +101,15 @@ class TraceOptions:
         """Refuse a flow label for IPv4, which has no room for one. Raises: UsageError."""
         if self.flow_label is not None and version == 4:
             raise UsageError("flow_label is for IPv6, and these probes are IPv4: leave it out, or ask for IPv6")
+
+    def _check_discovery(self) -> None:
+        if not self.discover_mtu:
+            return
+        if self.size is not None:
+            raise UsageError("discover_mtu chooses the size of each probe, so it and size exclude each other: drop one")
+        if self.protocol is Protocol.TCP:
+            raise UsageError("discover_mtu needs large probes, and a TCP SYN is a small one: choose udp or icmp")
+        object.__setattr__(self, "dont_fragment", True)
 
     def _check_destination_port(self) -> None:
         if self.destination_port is None:

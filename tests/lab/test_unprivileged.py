@@ -30,7 +30,7 @@ OPEN_TO_ALL = "0 2147483647"
 
 def open_ping_groups(lab: Lab) -> None:
     with lab.enter():
-        pathlib.Path("/proc/thread-self/root/proc/sys/net/ipv4/ping_group_range").write_text(OPEN_TO_ALL)
+        pathlib.Path("/proc/sys/net/ipv4/ping_group_range").write_text(OPEN_TO_ALL)
 
 
 @pytest.fixture(scope="module")

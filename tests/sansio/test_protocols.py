@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from allhops.errors import UsageError
-from allhops.model import Evidence, InterfaceInfo, MplsLabel, PortState, Protocol, ReplyFlag, StopReason, UnknownObject
+from allhops.model import (
+    Evidence,
+    InterfaceInfo,
+    MplsLabel,
+    PortState,
+    Protocol,
+    Reply,
+    ReplyFlag,
+    StopReason,
+    UnknownObject,
+)
 from allhops.testing.internet import Internet
 from allhops.testing.scenario_file import bundled_scenarios, load_scenario
 from allhops.testing.virtual import VirtualTrace
@@ -70,7 +80,7 @@ def test_rows_are_the_truth(scenario: str, destination: str, protocol: Protocol)
             assert heard == (set() if must is None or ttl in silent else {str(must)}), ttl
 
 
-def reply_at(virtual: VirtualTrace, ttl: int):  # type: ignore[no-untyped-def]
+def reply_at(virtual: VirtualTrace, ttl: int) -> Reply:
     reply = virtual.trace.hops[ttl - 1].probes[0].reply
     assert reply is not None
     return reply

@@ -197,6 +197,8 @@ BAD_ARGUMENTS = [
     (["--dscp", "EF", "-t", "184", "x"], "-t/--tos contradicts --dscp: drop one of them"),
     (["-t", "0", "--dscp", "0", "x"], "--dscp contradicts -t/--tos: drop one of them"),
     (["-i", "lo", "--simulate", "demo", "x"], "-i/--interface contradicts --simulate: drop one of them"),
+    (["--mtu", "--size", "1000", "x"], "--mtu contradicts --size: drop one of them"),
+    (["-T", "--mtu", "x"], "--mtu needs large probes, and a TCP SYN is a small one: choose udp or icmp"),
     (["--simulate", "demo", "--backend", "raw", "x"], "--backend contradicts --simulate: drop one of them"),
     (["--backend", "magic", "x"], None),
     (

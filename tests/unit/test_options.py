@@ -76,3 +76,11 @@ def test_contradictions_are_refused_with_a_sentence() -> None:
     with pytest.raises(UsageError, match="flow_label must be"):
         TraceOptions(flow_label=1 << 20)
     TraceOptions(flow_label=5).check_flow_label(6)
+    with pytest.raises(UsageError, match="discover_mtu chooses the size of each probe"):
+        TraceOptions(discover_mtu=True, size=1_000)
+    with pytest.raises(UsageError, match="choose udp or icmp"):
+        TraceOptions(discover_mtu=True, protocol=Protocol.TCP)
+
+
+def test_the_path_mtu_is_looked_for_with_packets_that_nobody_fragments() -> None:
+    assert TraceOptions(discover_mtu=True).dont_fragment

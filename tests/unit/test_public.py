@@ -29,12 +29,25 @@ def modules_after(code: str) -> set[str]:
     return set(modules)
 
 
-HEAVY = {"numpy", "rich", "dpkt", "uvloop", "argparse", "jsonschema", "tomllib", "ssl", "multiprocessing"}
+HEAVY = {"numpy", "rich", "dpkt", "dpkt.ip", "uvloop", "argparse", "jsonschema", "tomllib", "ssl", "multiprocessing"}
 
 
 def test_importing_the_package_costs_next_to_nothing() -> None:
     modules = modules_after("import allhops")
     assert not modules & (HEAVY | {"asyncio", "socket"})
+
+
+def test_reading_a_reply_imports_no_more_of_dpkt_than_it_needs() -> None:
+    """And whoever imports dpkt for themselves gets all of it."""
+    modules = modules_after("import allhops.core.lanes.dissect")
+    assert "dpkt.ip" in modules
+    assert not modules & {"dpkt", "dpkt.http"}
+    modules = modules_after(
+        "import allhops.core.lanes.dissect as dissect, dpkt, sys\n"
+        "assert dpkt.ip.IP is dissect.parsers.IP and dpkt.http.Request"
+    )
+    assert {"dpkt", "dpkt.http"} <= modules
+    assert "dpkt.http" in modules_after("import dpkt, allhops.core.lanes.dissect")
 
 
 def test_launching_a_trace_imports_no_parser_and_no_array_library() -> None:

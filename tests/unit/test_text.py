@@ -382,3 +382,29 @@ def test_jc_reads_every_bundled_scenario(scenario: str) -> None:
         parsed: Any = jc.parse("traceroute", text, quiet=True)
         assert (parsed["destination_ip"], parsed["max_hops"], parsed["data_bytes"]) == (str(trace.address), 30, 60)
         assert heard_by_jc(text) == heard_by_us(trace, numeric=True)
+
+
+def sized(ttl: int, mtu: int | None, *replies: Reply | None) -> Hop:
+    return replace(hop(ttl, *replies), mtu=mtu)
+
+
+def test_the_size_is_shown_once_where_it_changes() -> None:
+    """As `traceroute --mtu -n` of Debian 12 prints it: behind the first answer."""
+    lines: list[str] = []
+    writer = TextWriter(lines.append, numeric=True)
+    near, end = reply(NEAR), reply(END)
+    for row_ in (
+        sized(1, 1500, near, near),
+        sized(2, 1500, near),
+        sized(3, 1400, None, None),
+        sized(4, 1400, None, end, end),
+        sized(5, None, None),
+    ):
+        writer.hop(row_)
+    assert lines == [
+        " 1  10.78.2.2  1.000 ms F=1500  1.000 ms\n",
+        " 2  10.78.2.2  1.000 ms\n",
+        " 3  * *\n",
+        " 4  * 10.77.3.2  1.000 ms F=1400  1.000 ms\n",
+        " 5  *\n",
+    ]

@@ -20,7 +20,7 @@ BACKENDS = ("auto", "raw", "errqueue")
 """Those of `allhops.net.prober`, which is not imported for --help; the first is the default."""
 _HINT = "allhops --help lists the options"
 _GIVEN_BY = "given_by"
-_CONTRADICTIONS = (("interface", "simulate"), ("backend", "simulate"))
+_CONTRADICTIONS = (("interface", "simulate"), ("backend", "simulate"), ("discover_mtu", "size"))
 """What makes no sense together, besides options for the same thing (-4 and -6) and what `TraceOptions` refuses."""
 _FIELD_NAME = re.compile(r"\w+_\w+|^\w+(?= must be )")
 """Where a sentence names a field: one that is an English word as well only in front of its bounds."""
@@ -230,6 +230,7 @@ def _add_protocols(group: argparse._ArgumentGroup) -> argparse._ArgumentGroup:
     _add_choice(group, "-I --icmp", "protocol", Protocol.ICMP, "probe with ICMP echo requests")
     _add_choice(group, "-T --tcp", "protocol", Protocol.TCP, "probe with TCP SYN")
     _add_choice(group, "-F --dont-fragment", "dont_fragment", True, "forbid routers to fragment probes (IPv4)")
+    _add_choice(group, "--mtu", "discover_mtu", True, "find the path MTU hop by hop (implies -F)")
     return group
 
 

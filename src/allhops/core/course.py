@@ -11,10 +11,10 @@ the slow ones and early enough that silence does not cost what it costs elsewher
 the wait, within the caller's timeout:
 
 * Something beyond this TTL answered, or another attempt at it: `NEAR_FACTOR` times the slowest RTT so far, and
-  at least a quarter of the timeout (0.5 s by default): the path is known to go on, only this row may be slow. A
+  at least `NEAR_SHARE` of the timeout (0.4 s by default): the path is known to go on, only this row may be slow. A
   first hop of 300 ms before a destination of 30 ms is seen.
-* Nothing beyond it answered, but something before did: `TAIL_FACTOR` times the slowest RTT, at least half of
-  the timeout (1 s): the destination itself may be among these.
+* Nothing beyond it answered, but something before did: `TAIL_FACTOR` times the slowest RTT, at least `TAIL_SHARE`
+  of the timeout (0.8 s): the destination itself may be among these.
 * Nothing has answered at all: the whole timeout.
 * A probe that asks a row again, alone: half of that. It leaves when half of the wait is over, so it costs no time.
 
@@ -40,21 +40,25 @@ if TYPE_CHECKING:
     from allhops.core.plan import Plan
     from allhops.model import Hop
 
-NEAR_FACTOR = 4
-TAIL_FACTOR = 6
-NEAR_SHARE = 0.25
+NEAR_FACTOR = 3
+TAIL_FACTOR = 5
+NEAR_SHARE = 0.2
 """Of the timeout: the shortest wait for a hop that the path is known to pass."""
-TAIL_SHARE = 0.5
+TAIL_SHARE = 0.4
 """Of the timeout: the shortest wait for what lies beyond the last answer."""
+SPARE_SHARE = 0.5
+"""Of the wait: what is left of it when a row is asked again."""
 LOOP_VISITS = 3
 """TTLs at which one responder must have been met, with another in between, to call it a loop."""
-_FINAL = (ANSWERED, TIMED_OUT, LOCAL_ERROR, CANCELLED)
 
 
 class Course:
-    """The state of one course; columns stay in the ledger, here is only what the stop rules need."""
+    """The state of one course; columns stay in the ledger, here is only what the stop rules need.
 
-    def __init__(self, plan: Plan, ledger: Ledger, index: int) -> None:
+    `slowest_ns` is the slowest RTT heard so far, 0 for none.
+    """
+
+    def __init__(self, plan: Plan, ledger: Ledger, index: int, slowest_ns: int = 0) -> None:
         self.plan = plan
         self.ledger = ledger
         self.index = index
@@ -63,12 +67,13 @@ class Course:
         self.loop_ttl: int | None = None
         self.highest_heard = plan.options.first_ttl - 1
         self.highest_transit = plan.options.first_ttl - 1
-        self.slowest_ns = 0
+        self.slowest_ns = slowest_ns
         self.sent = 0
         self.failed = 0
         self.last_error = 0
         self._down_at = -inf
         self.looping: frozenset[bytes] = frozenset()
+        self._patient_until = inf
         self._quoted_distance: int | None = None
         self._met: dict[int, set[bytes]] = {}
 
@@ -77,6 +82,7 @@ class Course:
     def note_sent(self, slot: int) -> None:
         """A probe left, or failed to: the ledger's state says which."""
         self.sent += 1
+        self._patient_until = min(self._patient_until, self.ledger.sent_at[slot] + SPARE_SHARE * self.near_wait)
         if self.ledger.state[slot] == LOCAL_ERROR:
             self.failed += 1
             self.last_error = self.ledger.error[slot]
@@ -101,20 +107,29 @@ class Course:
             self._note_router(ttl, self.responder_of(slot))
 
     def expire(self, now: float) -> float | None:
-        """Give up the probes whose wait is over; when the next one's will be, if any is in flight."""
-        state, sent_at = self.ledger.state, self.ledger.sent_at
-        earliest: float | None = None
-        for ttl in self._ttls():
-            wait = self.near_wait if ttl <= (self.end_ttl or self.highest_heard) else self.tail_wait
-            for slot in self.plan.row(self.index, ttl):
-                if state[slot] != IN_FLIGHT:
-                    continue
-                expiry = sent_at[slot] + (wait / 2 if self.plan.is_spare(slot) else wait)
-                if expiry <= now:
-                    self._give_up(slot)
-                elif earliest is None or expiry < earliest:
-                    earliest = expiry
-        return earliest
+        """Give up the probes whose wait is over; when to look again, if any is in flight.
+
+        Nothing is given up before the shortest wait there can be is over, so a burst of replies costs no search.
+        """
+        if now < self._patient_until:
+            return self._patient_until if self._patient_until < inf else None
+        state, sent_at, plan = self.ledger.state, self.ledger.sent_at, self.plan
+        ttls, near_wait, tail_wait = self._ttls(), self.near_wait, self.tail_wait
+        known = plan.slot(self.index, (self.end_ttl or self.highest_heard) + 1, 0)
+        beyond = plan.slot(self.index, ttls.stop, 0)
+        every = plan.course_slots(self.index)
+        earliest, self._patient_until = inf, inf
+        slot = state.find(IN_FLIGHT, every.start, every.stop)
+        while slot >= 0:
+            share = SPARE_SHARE if plan.is_spare(slot) else 1.0
+            expiry = sent_at[slot] + share * (near_wait if slot < known else tail_wait)
+            if expiry <= now and slot < beyond:
+                self._give_up(slot)
+            else:
+                earliest = min(earliest, expiry) if slot < beyond else earliest
+                self._patient_until = min(self._patient_until, sent_at[slot] + share * near_wait)
+            slot = state.find(IN_FLIGHT, slot + 1, every.stop)
+        return earliest if earliest < inf else None
 
     def _give_up(self, slot: int) -> None:
         if self.ledger.sent_at[slot] > self._down_at:
@@ -174,7 +189,8 @@ class Course:
 
     def is_silent(self, ttl: int) -> bool:
         """Whether nothing has answered at a TTL so far."""
-        return all(self.ledger.state[slot] != ANSWERED for slot in self.plan.row(self.index, ttl))
+        row = self.plan.row(self.index, ttl)
+        return ANSWERED not in self.ledger.state[row.start : row.stop]
 
     def row_is_certain(self, ttl: int) -> bool:
         """Whether a complete row can be shown before the trace ends: the path is known to pass it."""
@@ -232,11 +248,11 @@ class Course:
 
     def _has_ended(self, ttl: int) -> bool:
         """Whether every probe of a row has ended that was sent, or as many were answered as the caller asked for."""
-        state, plan = self.ledger.state, self.plan
-        row = plan.row(self.index, ttl)
-        if sum(state[slot] == ANSWERED for slot in row) >= plan.options.attempts:
+        row, attempts = self.plan.row(self.index, ttl), self.plan.options.attempts
+        states = self.ledger.state[row.start : row.stop]
+        if states.count(ANSWERED) >= attempts:
             return True
-        return all(state[slot] in _FINAL or (state[slot] == UNSENT and plan.is_spare(slot)) for slot in row)
+        return IN_FLIGHT not in states and UNSENT not in states[:attempts]
 
     def _lowest_arrival(self, reached_ttl: int) -> int:
         """`reached_ttl`, or less when the quoted TTL says so and all rows in between ended in silence."""

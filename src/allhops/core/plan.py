@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from allhops.wire.probes import Layout
 
 
-SPARE_ATTEMPTS = 3
+SPARE_ATTEMPTS = 6
 """How often one row may be asked again. With the most attempts that a caller may ask for, a mark has room for them."""
 
 

@@ -155,7 +155,8 @@ class Session(Generic[Replies]):
     """All courses of one plan.
 
     `counters` are shared with whoever else counts packets. `names` are the destinations as the caller wrote them;
-    `now` is the monotonic time at the start, `started_at_ns` the wall clock's.
+    `now` is the monotonic time at the start, `started_at_ns` the wall clock's. `slowest_ns` is the slowest RTT that was
+    heard on these paths before, 0 for none.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class Session(Generic[Replies]):
         now: float,
         started_at_ns: int,
         strategy: str = "parallel",
+        slowest_ns: int = 0,
     ) -> None:
         self.plan = plan
         self.ledger = Ledger(plan.slots, counters)
@@ -183,10 +185,8 @@ class Session(Generic[Replies]):
         self._network_down_tries = 0
         self._events: deque[Event] = deque()
         steps = STRATEGIES[strategy]
-        self._runs = [
-            _Run(course, steps(course))
-            for course in (Course(plan, self.ledger, index) for index in range(plan.courses))
-        ]
+        self.courses = [Course(plan, self.ledger, index, slowest_ns) for index in range(plan.courses)]
+        self._runs = [_Run(course, steps(course)) for course in self.courses]
         self._open = self.plan.courses
 
     @property

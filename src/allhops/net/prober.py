@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ReplyRow, ScalarLane
+from allhops.core.lanes.sieve import Sieve
 from allhops.core.ledger import Counters
 from allhops.core.pacer import Pacer
 from allhops.errors import PrivilegeError, UsageError
@@ -76,10 +77,10 @@ class Prober:
             raise UsageError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
         self._may_fall_back = backend == "auto" and transport is None
         self.transport: Transport = transport or (_error_queue() if backend == "errqueue" else RawTransport())
-        self.lane = ScalarLane(self.counters)
         self._ring = Ring(RING_PACKETS)
         self._flows: dict[_FlowKey, Tracing] = {}
         self._cookies: dict[bytes, Tracing] = {}
+        self.lane = ScalarLane(self.counters, Sieve(self._flows, self._cookies))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: AwakeClock | None = None
         self._wall = WallScale()

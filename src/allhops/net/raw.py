@@ -3,7 +3,9 @@
 Sending is on IPPROTO_RAW sockets, where we write the IP header ourselves. They ask for `IP_RECVERR` although nothing
 reads their error queue: without it Linux reports success for packets that its own queue drops, and local loss would be
 printed as silence (measured: 2,000 of 2,000 sends "succeed" into a full tbf; with it, 1,999 say ENOBUFS). An
-IPPROTO_RAW socket is never handed errors about UDP, so none of them is lost on a send either.
+IPPROTO_RAW socket is never handed errors about UDP, so none of them is lost on a send either. And they ask for
+`IP_PMTUDISC_PROBE`: without it the kernel refuses packets larger than what some router once said would fit
+(measured: EMSGSIZE for 1,500 bytes ten minutes long after a "fragmentation needed" that named 1,300).
 
 Receiving is on one ICMP socket a family, with kernel receive stamps, and, from the first TCP trace on, one TCP socket a
 family that sees SYN-ACKs and RSTs to our ports only. IPv6 raw sockets leave the IP header out; it is put back from the
@@ -21,12 +23,13 @@ import logging
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from allhops.core.lanes import ROW_SIZE
 from allhops.errors import NETWORK_IS_DOWN, CapacityError, PrivilegeError
 from allhops.model import Protocol
 from allhops.net.filters import answers_to, attach
+from allhops.net.interface_mtu import interface_mtu
 from allhops.net.source import bind_to_interface, hold_flow, socket_address
 from allhops.wire.family import FAMILIES, IPV4, IPV6, Family, HeaderFields
 
@@ -53,6 +56,9 @@ _ICMP_FILTER = 1
 _ICMP6_FILTER = 1
 _IP_RECVERR = 11
 _IPV6_RECVERR = 25
+_IP_MTU_DISCOVER = 10
+_IPV6_MTU_DISCOVER = 23
+_PMTUDISC_PROBE = 3
 _TIMESPEC = struct.Struct("@qq")
 _COUNT = struct.Struct("@I")
 _ANCILLARY_SPACE = 256
@@ -115,6 +121,10 @@ class RawTransport:
             held.close()
             raise
         return lease
+
+    def interface_mtu(self, destination: Address, source: bytes, options: TraceOptions) -> int:
+        """Of the interface, whatever the kernel remembers of the path."""
+        return interface_mtu(destination, source, options)
 
     def receive(self, ring: Ring) -> None:
         """Fill the ring from every socket in turn."""
@@ -363,11 +373,12 @@ def _open_sender(version: int, interface: str | None) -> socket.socket:
     except OSError as error:
         raise CapacityError(f"no raw socket: {error.strerror}") from error
     sock.setblocking(False)
-    recverr: tuple[Any, int] = (socket.IPPROTO_IP, _IP_RECVERR)
+    level, recverr, mtu_discover = socket.IPPROTO_IP, _IP_RECVERR, _IP_MTU_DISCOVER
     if version == IPV6.version:
-        recverr = (socket.IPPROTO_IPV6, _IPV6_RECVERR)
+        level, recverr, mtu_discover = socket.IPPROTO_IPV6, _IPV6_RECVERR, _IPV6_MTU_DISCOVER
     try:
-        sock.setsockopt(*recverr, 1)
+        sock.setsockopt(level, recverr, 1)
+        sock.setsockopt(level, mtu_discover, _PMTUDISC_PROBE)
         bind_to_interface(sock, interface)
     except BaseException:
         sock.close()

@@ -9,7 +9,7 @@ net.ipv4.ping_group_range lets us have one, and is merely random where not. Noth
 from __future__ import annotations
 
 import errno
-import secrets
+import os
 import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -205,7 +205,9 @@ def _open_ping(version: int) -> socket.socket | None:
 
 
 def _random_ports(lowest: int) -> list[int]:
-    return [lowest + secrets.randbelow(65_536 - lowest) for _ in range(PORT_TRIES)]
+    """Ports to try in turn; a remainder favours none of 65,536 numbers by more than 1 in 2**48."""
+    places = 65_536 - lowest
+    return [lowest + int.from_bytes(os.urandom(8)) % places for _ in range(PORT_TRIES)]
 
 
 def _bind(sock: socket.socket, where: tuple[object, ...], source_port: int | None, lowest: int = LOWEST_PORT) -> None:

@@ -6,22 +6,25 @@ This file knows no stopping rule and no packet: it asks the session what to do n
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
 from collections import deque
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
+from allhops.core.measurement import begin
 from allhops.core.plan import Plan
-from allhops.core.session import HopCertain, ResponderHeard, Session
+from allhops.core.session import HopCertain, ResponderHeard
 from allhops.errors import UsageError
+from allhops.options import MAX_SIZE
 from allhops.wire.probes import COOKIE_SIZE, LAYOUTS, Layout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from allhops.core.lanes.scalar import ReplyRow
+    from allhops.core.measurement import Measurement
     from allhops.model import Address, Hop, Trace
     from allhops.net.prober import Prober
     from allhops.options import TraceOptions
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 class Tracing:
     """A running trace: iterate it for rows as they become certain, await `result` for the whole.
 
-    `size` is that of a whole probe, bytes.
+    `size` is that of a whole probe, bytes; `MAX_SIZE` when it is the path MTU that is looked for, as in traceroute(8).
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Tracing:
         self._prober = prober
         self._on_responder = on_responder
         self._lease = prober.transport.lease(address, options)
-        self._session = self._new_session(layout)
+        self._session = self._begin(layout)
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = inf
         self._stopped_s_before = prober.clock.stopped_s
@@ -61,15 +64,20 @@ class Tracing:
         self._trace: Trace | None = None
 
     @property
+    def plan(self) -> Plan:
+        """What was fixed before the first probe left."""
+        return self._session.plan
+
+    @property
     def flow_key(self) -> tuple[int, int, int]:
         """(IP version, protocol number, source port): what the port lease owns."""
-        layout = self._session.plan.layout
+        layout = self.plan.layout
         return layout.family.version, layout.protocol, self._lease.source_port
 
     @property
     def cookie(self) -> bytes:
         """The random bytes that every probe of this trace carries."""
-        return self._session.plan.cookie
+        return self.plan.cookie
 
     async def __aiter__(self) -> AsyncIterator[Hop]:
         """Each hop as it becomes certain, in order of TTL, until the trace ends. Raises: what `on_responder` raised."""
@@ -123,18 +131,21 @@ class Tracing:
         """Whether its timer should have come by now: it may be about to give probes up."""
         return now >= self._deadline
 
-    def _new_session(self, layout: Layout) -> Session[Sequence[ReplyRow]]:
+    def _begin(self, layout: Layout) -> Measurement[Sequence[ReplyRow]]:
+        size = self.size
+        if self.options.discover_mtu:
+            size = min(size, self._prober.transport.interface_mtu(self.address, self._lease.source, self.options))
         plan = Plan(
             layout=layout,
             options=self.options,
             destinations=(self.address.packed,),
             source=self._lease.source,
             source_ports=(self._lease.source_port,),
-            key=secrets.randbits(16),
-            cookie=secrets.token_bytes(COOKIE_SIZE),
-            size=self.size,
+            key=int.from_bytes(os.urandom(2)),
+            cookie=os.urandom(COOKIE_SIZE),
+            size=size,
         )
-        return Session(
+        return begin(
             plan,
             self._prober.lane,
             self._prober.pacer,
@@ -206,6 +217,8 @@ def _size_of_probe(layout: Layout, options: TraceOptions) -> int:
 
     Raises: UsageError when there is no room for what names the probe.
     """
+    if options.discover_mtu:
+        return MAX_SIZE
     size = options.size or layout.family.default_size
     if size < layout.smallest_size:
         raise UsageError(

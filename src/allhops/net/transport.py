@@ -77,6 +77,10 @@ class Transport(Protocol):
         """
         ...
 
+    def interface_mtu(self, destination: Address, source: bytes, options: TraceOptions) -> int:
+        """Bytes of the largest packet that can leave for a destination; `source` is a lease's."""
+        ...
+
     def receive(self, ring: Ring) -> None:
         """Fill the ring with what waits; while more waits, `on_readable` is called again."""
         ...

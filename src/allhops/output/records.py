@@ -243,6 +243,14 @@ HOP: Record[Hop] = Record(
             "What a row that looked wrong turned out to be when it was asked again; null if nothing is wrong with it.",
             origin="the replies to those probes",
         ),
+        Field(
+            "mtu",
+            or_null(WORD),
+            lambda hop: hop.mtu,
+            "Largest whole packet known to reach this hop; null without --mtu, or if none is known to.",
+            unit="bytes",
+            origin="the size of answered probes as sent",
+        ),
     ),
 )
 
@@ -352,6 +360,14 @@ TRACE: Record[Trace] = Record(
             lambda trace: trace.flow_constant,
             "Whether every probe had the flow told in `flow`; if not, rows may belong to different paths.",
             origin="this machine",
+        ),
+        Field(
+            "path_mtu",
+            or_null(WORD),
+            lambda trace: trace.path_mtu,
+            "Largest whole packet known to reach the destination; null without --mtu, or if it was not reached.",
+            unit="bytes",
+            origin="the size of answered probes as sent",
         ),
         Field("hops", list_of(HOP.reference), lambda trace: [HOP.write(hop) for hop in trace.hops], "In order of TTL."),
     ),

@@ -74,23 +74,31 @@ class TextWriter:
         self._write = write
         self._numeric = numeric
         self._extensions = extensions
+        self._mtu: int | None = None
 
     def begin(self, destination: str, address: Address, options: TraceOptions, size: int) -> None:
         """The header; names in it are as the user wrote them."""
+        self._mtu = None
         self._write(
             f"traceroute to {clean_text(destination)} ({address}), {options.max_ttl} hops max, {size} byte packets\n"
         )
 
     def hop(self, hop: Hop) -> None:
         """One row."""
-        self._write(row(hop, numeric=self._numeric, extensions=self._extensions))
+        is_shown = hop.mtu != self._mtu and any(probe.reply for probe in hop.probes)
+        self._write(row(hop, numeric=self._numeric, extensions=self._extensions, mtu=hop.mtu if is_shown else None))
+        if is_shown:
+            self._mtu = hop.mtu
 
     def end(self, trace: Trace) -> None:
         """Nothing: parsers expect rows only."""
 
 
-def row(hop: Hop, *, numeric: bool = False, extensions: bool = False) -> str:
-    """One line for one hop. A responder is named when it, or its extensions, differ from those before on the line."""
+def row(hop: Hop, *, numeric: bool = False, extensions: bool = False, mtu: int | None = None) -> str:
+    """One line for one hop. A responder is named when it, or its extensions, differ from those before on the line.
+
+    `mtu` is shown behind the first answer, where one is to be shown.
+    """
     cells = [f"{hop.ttl:2d} "]
     last: tuple[Address, str] | None = None
     for probe in hop.probes:
@@ -102,6 +110,9 @@ def row(hop: Hop, *, numeric: bool = False, extensions: bool = False) -> str:
             last = probe.reply.address, shown
             cells.append(f" {responder(probe.reply, numeric=numeric)}{shown}")
         cells.append(_rtt(probe.reply) + annotation(probe.reply))
+        if mtu is not None:
+            cells.append(f" F={mtu}")
+            mtu = None
     if hop.verdict not in (None, Verdict.SILENT):  # stars say that much themselves
         cells.append(f" [{hop.verdict}]")
     return "".join(cells) + "\n"

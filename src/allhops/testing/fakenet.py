@@ -77,6 +77,10 @@ class FakeNet:
         port = options.source_port or 32_768 + secrets.randbelow(32_768)
         return FakeLease(source.packed, port, self._send)
 
+    def interface_mtu(self, destination: Address, source: bytes, options: TraceOptions) -> int:
+        """Part of the transport: the vantage point's."""
+        return self.internet.scenario.vantage.mtu
+
     def receive(self, ring: Ring) -> None:
         """Part of the transport."""
         ring.count = 0

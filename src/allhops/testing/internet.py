@@ -245,7 +245,7 @@ class Internet:
         elif fate is Fate.EXPIRED:
             packet = responder.error(visit, (sent.layout.time_exceeded, 0, 0))
         elif fate is Fate.TOO_BIG:
-            packet = responder.error(visit, (*sent.layout.too_big, responder.mtu or 0))
+            packet = responder.refusal(visit)
         else:
             blocks = responder.blocks
             assert blocks is not None  # it is what blocked

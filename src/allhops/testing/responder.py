@@ -165,6 +165,12 @@ class Responder:
         address = self.address
         return self._error(visit, error, address.packed) if address else "silent"
 
+    def refusal(self, visit: Visit) -> bytes | str:
+        """What a router says of a packet that is too big for its link onwards."""
+        router = self.device.router
+        told = self.mtu if router.mtu_told is None else router.mtu_told
+        return "silent" if router.black_hole else self.error(visit, (*self.layout.too_big, told or 0))
+
     def arrived(self, visit: Visit) -> bytes | str:
         """What the device answers as the destination: from the probed address, so one device can own a prefix."""
         sent = visit.sent

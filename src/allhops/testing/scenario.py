@@ -205,6 +205,10 @@ class Router:
     """Initial TTL of its replies; every router in between takes one off."""
     mtu: int | None = None
     """Of its link onwards, bytes: larger packets get "fragmentation needed" or "packet too big"."""
+    mtu_told: int | None = None
+    """What that answer names; None: the truth. Routers older than RFC 1191 name 0."""
+    black_hole: bool = False
+    """Whether larger packets get no answer at all."""
     icmp: IcmpError | None = None
     icmp_ipv6: IcmpError | None = None
     answers_from: IPv4Address | None = None
@@ -295,6 +299,8 @@ class Vantage:
 
     ipv4: IPv4Address | None = DEFAULT_IPV4
     ipv6: IPv6Address | None = DEFAULT_IPV6
+    mtu: int = 1500
+    """Of its interface, bytes: where a path MTU discovery begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,7 +119,11 @@ def parse_scenario(content: str, *, origin: str = "scenario") -> Scenario:
 
 
 def _vantage(table: Table) -> Vantage:
-    vantage = Vantage(ipv4=table.optional("ipv4", ipv4, None), ipv6=table.optional("ipv6", ipv6, None))
+    vantage = Vantage(
+        ipv4=table.optional("ipv4", ipv4, None),
+        ipv6=table.optional("ipv6", ipv6, None),
+        mtu=table.optional("mtu", integer(68, 0xFFFF), 1500),
+    )
     table.finish()
     return vantage
 
@@ -178,6 +182,8 @@ def _router(key: str, table: Table) -> Router:
         quote_ipv6=table.optional("quote_ipv6", PACKET_SIZE, None),
         reply_ttl=table.optional("reply_ttl", integer(1, 255), 64),
         mtu=table.optional("mtu", integer(28, 0xFFFF), None),
+        mtu_told=table.optional("mtu_told", WORD, None),
+        black_hole=table.optional("black_hole", truth_value, False),
         icmp=_icmp_error(icmp) if icmp else None,
         icmp_ipv6=_icmp_error(icmp_ipv6) if icmp_ipv6 else None,
         answers_from=table.optional("answers_from", ipv4, None),

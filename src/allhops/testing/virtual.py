@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ScalarLane
 from allhops.core.ledger import Counters
+from allhops.core.measurement import begin
 from allhops.core.pacer import Pacer
 from allhops.core.plan import Plan
 from allhops.core.session import Event, Session, TraceEnded
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from allhops.core.lanes import Block
     from allhops.core.lanes.scalar import ReplyRow
+    from allhops.core.measurement import Measurement
     from allhops.model import Address, Trace
     from allhops.options import TraceKeywords
     from allhops.testing.internet import Internet
@@ -62,17 +64,18 @@ class VirtualTrace:
         self._now_ns = round(start_s * 1e9)
         self._on_the_way: list[tuple[int, int, bytes]] = []
         self._lane = ScalarLane(self.counters)
-        self.session = self._new_session(destination, Pacer(rate_pps), TraceOptions(**options))
+        self._ring = Ring()
+        self.measurement = self._begin(destination, Pacer(rate_pps), TraceOptions(**options))
 
     def run(self, max_events: int = 100_000) -> Trace:
         """Play until the trace ends."""
         for _ in range(max_events):
             self._send()
             self._collect()
-            if self.session.ended:
+            if self.measurement.ended:
                 return self.trace
             self._wait()
-        raise AssertionError(f"{self.session!r} does not end")
+        raise AssertionError(f"{self.measurement!r} does not end")
 
     @property
     def trace(self) -> Trace:
@@ -80,13 +83,19 @@ class VirtualTrace:
         return next(event.trace for _, event in self.events if isinstance(event, TraceEnded))
 
     @property
+    def session(self) -> Session[Sequence[ReplyRow]]:
+        """The session, where one is all there is: not of a path MTU discovery."""
+        assert isinstance(self.measurement, Session)
+        return self.measurement
+
+    @property
     def now(self) -> float:
         """Virtual seconds."""
         return self._now_ns / 1e9
 
-    def _new_session(
+    def _begin(
         self, destination: str | Address, pacer: Pacer, options: TraceOptions
-    ) -> Session[Sequence[ReplyRow]]:
+    ) -> Measurement[Sequence[ReplyRow]]:
         address = read_address(str(destination))
         vantage = self.internet.scenario.vantage
         source = address and (vantage.ipv4 if address.version == 4 else vantage.ipv6)
@@ -101,9 +110,9 @@ class VirtualTrace:
             source_ports=(options.source_port or SOURCE_PORT,),
             key=KEY,
             cookie=COOKIE,
-            size=options.size or layout.family.default_size,
+            size=vantage.mtu if options.discover_mtu else options.size or layout.family.default_size,
         )
-        return Session(
+        return begin(
             plan,
             self._lane,
             pacer,
@@ -114,10 +123,10 @@ class VirtualTrace:
         )
 
     def _send(self) -> None:
-        while (block := self.session.probes_to_send(self.now)) is not None:
+        while (block := self.measurement.probes_to_send(self.now)) is not None:
             for position in range(len(block)):
                 self._send_one(block, position)
-            self.session.probes_sent(block, self.now)
+            self.measurement.probes_sent(block, self.now)
             self._receive()
 
     def _send_one(self, block: Block, position: int) -> None:
@@ -131,7 +140,7 @@ class VirtualTrace:
 
     def _wait(self) -> None:
         """Let the clock jump to whatever comes first: a packet or a deadline."""
-        deadline = self.session.next_deadline()
+        deadline = self.measurement.next_deadline()
         times = [self._on_the_way[0][0]] if self._on_the_way else []
         if deadline is not None:
             times.append(round(deadline * 1e9) + 1)
@@ -139,13 +148,14 @@ class VirtualTrace:
         self._receive()
 
     def _receive(self) -> None:
-        ring = Ring()
+        ring = self._ring
+        ring.count = 0
         while self._on_the_way and self._on_the_way[0][0] <= self._now_ns and ring.count < ring.capacity:
             at_ns, _, packet = heapq.heappop(self._on_the_way)
             ring.append(packet, EPOCH_NS + at_ns)
         if ring.count:
-            self.session.replies_received(self._lane.unpack(ring), self.now)
+            self.measurement.replies_received(self._lane.unpack(ring), self.now)
 
     def _collect(self) -> None:
-        while (event := self.session.next_event()) is not None:
+        while (event := self.measurement.next_event()) is not None:
             self.events.append((self.now, event))

@@ -67,6 +67,8 @@ class Family:
     """First bytes of addresses that no responder can have, but for a loopback destination's own."""
     default_size: int
     """Bytes of a whole probe when the user does not say: what traceroute(8) sends."""
+    least_mtu: int
+    """Bytes of a whole packet that every link carries: who names a smaller next-hop MTU is not believed."""
     header: Callable[[HeaderFields], bytes]
     """Builds a header whose TTL, ID and checksum are zero."""
     header_length: Callable[[int], int]
@@ -154,6 +156,7 @@ IPV4 = Family(
     length_unit=4,
     never_responds=frozenset({0, 127, *range(224, 256)}),  # this network, loopback, multicast, class E
     default_size=60,
+    least_mtu=68,  # RFC 791 3.2
     header=_ipv4_header,
     header_length=_ipv4_header_length,
 )
@@ -188,6 +191,7 @@ IPV6 = Family(
     length_unit=8,
     never_responds=frozenset({0x00, 0xFF}),  # unspecified, loopback and v4-mapped; multicast
     default_size=80,
+    least_mtu=1280,  # RFC 8200 5
     header=_ipv6_header,
     header_length=_ipv6_header_length,
 )

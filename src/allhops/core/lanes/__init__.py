@@ -95,6 +95,13 @@ class Lane(Protocol[Replies]):
         """Read what arrived. Never raises for what the network sends: counts and drops it."""
         ...
 
+    def share(self, plans: Sequence[Plan], replies: Replies) -> Sequence[Replies]:
+        """Replies of one flow by whose probe they are about, one share a plan: same flow and cookie, another key.
+
+        What names none of them is the last one's.
+        """
+        ...
+
     def record(self, plan: Plan, ledger: Ledger, replies: Replies) -> Sequence[int]:
         """Fill the ledger; the slots that were answered now. The first reply to a probe counts."""
         ...

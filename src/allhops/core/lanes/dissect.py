@@ -15,9 +15,7 @@ import struct
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import dpkt
-
-from allhops.core.lanes import ROW_SIZE
+from allhops.core.lanes import ROW_SIZE, parsers
 from allhops.core.lanes.rows import ReplyRow, Sighting
 from allhops.wire.checksum import MASK, pseudo_header_sum, word_sum
 from allhops.wire.classify import CLOSED, DESTINATION, ERROR_KINDS, IGNORED, NO_PORT, OPEN
@@ -28,8 +26,8 @@ from allhops.wire.probes import ACK, COOKIE_SIZE, RST, SYN, TCP, UDP, Layout, la
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_HOSTILE = (dpkt.Error, AttributeError, IndexError, TypeError, ValueError, struct.error, RecursionError)
-_PARSERS = {4: dpkt.ip.IP, 6: dpkt.ip6.IP6}
+_HOSTILE = (parsers.Error, AttributeError, IndexError, TypeError, ValueError, struct.error, RecursionError)
+_PARSERS = {4: parsers.IP, 6: parsers.IP6}
 SHORTEST_QUOTE = 8
 """Bytes of the quoted transport header, the least that RFC 792 asks for."""
 _TCP_HEADER = 20
@@ -164,7 +162,7 @@ def _read_udp(family: Family, packet: bytes, header: int, stamp_ns: int) -> Repl
     layout = layout_of(family.version, UDP)
     if layout is None:
         return NOT_OURS
-    datagram: Any = dpkt.udp.UDP(packet[header:])
+    datagram: Any = parsers.UDP(packet[header:])
     probe = _mirrored(layout, packet, header)
     return _answer(packet, header, stamp_ns, OPEN, probe._replace(flow=datagram.dport, peer=datagram.sport))
 
@@ -174,7 +172,7 @@ def _read_tcp(family: Family, packet: bytes, header: int, stamp_ns: int) -> Repl
     layout = layout_of(family.version, TCP)
     if layout is None or len(packet) < header + _TCP_HEADER:
         return MALFORMED
-    segment: Any = dpkt.tcp.TCP(packet[header:])
+    segment: Any = parsers.TCP(packet[header:])
     if segment.flags & (SYN | ACK) != SYN | ACK and segment.flags & (RST | ACK) != RST | ACK:
         return NOT_OURS
     sequence = segment.ack - 1 & 0xFFFFFFFF
@@ -190,8 +188,8 @@ def _read_tcp(family: Family, packet: bytes, header: int, stamp_ns: int) -> Repl
 
 def _echoed_timestamp(segment: Any) -> bytes | None:
     """TSecr of a timestamp option, which holds the TSval of the SYN (RFC 7323 3.2); None when there is none, or 0."""
-    for kind, data in filter(None, dpkt.tcp.parse_opts(segment.opts)):
-        if kind == dpkt.tcp.TCP_OPT_TIMESTAMP and len(data) == _TIMESTAMPS.size and any(data[COOKIE_SIZE:]):
+    for kind, data in filter(None, parsers.parse_opts(segment.opts)):
+        if kind == parsers.TCP_OPT_TIMESTAMP and len(data) == _TIMESTAMPS.size and any(data[COOKIE_SIZE:]):
             return bytes(data[COOKIE_SIZE:])
     return None
 

@@ -49,6 +49,22 @@ def disown(counters: Counters, row: ReplyRow) -> None:
     counters.bare += row.probe.is_bare
 
 
+def is_of(plan: Plan, row: ReplyRow) -> bool:
+    """Whether a reply is about a probe of this plan, of one course, and not of another with the same flow and cookie.
+
+    Mark and balance add up to the key; where they are not shown the checksum, which covers them, tells.
+    """
+    probe = row.probe
+    if probe.layout is not plan.layout:
+        return False
+    if probe.mark is not None and probe.balance is not None:
+        return probe.balance == balance(probe.mark, plan.key)
+    if probe.checksum is not None:
+        return _checksum_is_explained(plan, plan.template(0), 0, probe)
+    mark = probe.mark if probe.mark is not None else probe.ip_id
+    return mark is not None and mark_is_ours(mark, plan.key)
+
+
 def match(plan: Plan, ledger: Ledger, row: ReplyRow) -> Match | None:
     """The slot that a reply names; None, counted, when it is not believed to be about a probe of this plan."""
     probe, counters = row.probe, ledger.counters

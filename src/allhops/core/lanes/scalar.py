@@ -1,9 +1,8 @@
 """The scalar lane: one packet at a time, struct to build, dpkt to parse.
 
-For a trace at the shell, where importing an array library would cost more than the trace. dpkt
-itself (50 to 80 ms of imports, `python -X importtime -c "import dpkt"`) is imported when the first reply
-is read, while probes are in flight; the kernel's receive stamps keep the RTTs right meanwhile. This
-file knows no clock and no socket.
+For a trace at the shell, where importing an array library would cost more than the trace. The parser is
+imported when the first reply is read, while probes are in flight; the kernel's receive stamps keep the RTTs right
+meanwhile. This file knows no clock and no socket.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from allhops.core.evidence import DUPLICATE, SPOOF_SUSPECT
 from allhops.core.lanes import Block
-from allhops.core.lanes.matching import Match, disown, match
+from allhops.core.lanes.matching import Match, disown, is_of, match
 from allhops.core.lanes.rows import ReplyRow
 from allhops.core.ledger import ADDRESS_BYTES, ANSWERED, IN_FLIGHT, MAX_DUPLICATES, UNSENT
 from allhops.wire.codec import encode_mark
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from allhops.core.lanes import Ring
+    from allhops.core.lanes.sieve import Sieve
     from allhops.core.ledger import Counters, Ledger
     from allhops.core.plan import Plan
 
@@ -33,15 +33,16 @@ _WORD = struct.Struct("!H")
 
 
 class ScalarLane:
-    """Stateless but for `counters`, which count what was not worth a row."""
+    """Stateless but for `counters`, which count what was not worth a row; `sieve` spares reading what is not ours."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, sieve: Sieve | None = None) -> None:
         self.counters = counters
+        self._sieve = sieve
 
     @property
     def is_warm(self) -> bool:
         """Whether the parser has been imported, so that reading a reply takes microseconds."""
-        return "dpkt" in sys.modules
+        return "allhops.core.lanes.dissect" in sys.modules
 
     def launch(self, plan: Plan, slots: Sequence[int]) -> Block:
         """Build the probes of these slots: a copy of the course's template with its words patched."""
@@ -62,10 +63,14 @@ class ScalarLane:
 
     def unpack(self, ring: Ring) -> list[ReplyRow]:
         """Read replies to kinds of probes that we send; everything else is counted and dropped, whatever its bytes."""
-        from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect  # 50 to 80 ms: dpkt
+        from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect  # 8 ms
 
         rows = []
+        sieve = self._sieve
         for index, (packet, stamp_ns) in enumerate(ring.packets()):
+            if sieve is not None and not sieve.passes(packet):
+                self.counters.foreign += 1
+                continue
             row = dissect(packet, stamp_ns)
             if not isinstance(row, Refusal):
                 hearsay = ring.hearsay[index]
@@ -79,6 +84,14 @@ class ScalarLane:
     def disown(self, row: ReplyRow) -> None:
         """Count a reply to nobody's probe."""
         disown(self.counters, row)
+
+    def share(self, plans: Sequence[Plan], replies: Sequence[ReplyRow]) -> list[Sequence[ReplyRow]]:
+        """Newest plan first: most replies are about what left last."""
+        shares: list[list[ReplyRow]] = [[] for _ in plans]
+        newest_first = range(len(plans) - 1, -1, -1)
+        for row in replies:
+            shares[next((index for index in newest_first if is_of(plans[index], row)), -1)].append(row)
+        return list(shares)
 
     def record(self, plan: Plan, ledger: Ledger, replies: Sequence[ReplyRow]) -> list[int]:
         """Fill the ledger with the replies that are this plan's; the slots answered now."""

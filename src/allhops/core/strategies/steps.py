@@ -6,15 +6,13 @@ A course that is complete ends, whatever its strategy would still have asked, un
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Wave:
+class Wave(NamedTuple):
     """Slots to send in this order, `spacing_s` seconds apart; 0 sends them as fast as the pacer allows."""
 
     slots: Sequence[int]
@@ -22,16 +20,14 @@ class Wave:
     holds: Callable[[], bool] = bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Ask again so many seconds after the first wave was sent: `until_s()`, which may change with what is heard."""
 
     until_s: Callable[[], float]
     holds: Callable[[], bool] = bool
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(NamedTuple):
     """Ask again when none of these slots is in flight any more."""
 
     slots: Sequence[int]

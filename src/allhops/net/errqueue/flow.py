@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from allhops.core.lanes.hearsay import NAMED_ALONE, NAMELESS, QUOTED_CHECKSUM, QUOTED_HEADER, REPLY_TTL, SEEN_WHOLE
 from allhops.errors import NETWORK_IS_DOWN
 from allhops.net.errqueue.alone import Outstanding
-from allhops.net.errqueue.numbers import NUMBERS
+from allhops.net.errqueue.numbers import NUMBERS, ORIGIN_LOCAL
 from allhops.net.errqueue.queue import fill, read_answer, read_error
 from allhops.net.errqueue.setup import (
     HeaderChoice,
@@ -48,8 +48,9 @@ _QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 SEND_TRIES = 32
 """Of one packet, while each failure is explained by an error that was pending."""
 UNEXPLAINED = 2
-"""Failures in a row without an entry in the error queue that make it this machine that refuses. Not one: the kernel
-queues an entry first and marks the socket afterwards (__udp4_lib_err), so the entry may have been read in between.
+"""Failures in a row that make it this machine that refuses, if no answer of the network's in the error queue explains
+them. Not one: the kernel queues an entry first and marks the socket afterwards (__udp4_lib_err), so the entry may have
+been read in between.
 """
 NAME_SIZE = 8
 """Bytes of a payload that name a probe: cookie, mark and balance."""
@@ -200,14 +201,17 @@ class FlowLease:
             self._take_answer(told)
 
     def _drain_errors(self, room: int = 1 << 16) -> int:
-        """Read the error queue; how many entries there were."""
-        for count in range(room):
+        """Read the error queue; how many entries there were that came from the network."""
+        from_network = 0
+        for _ in range(room):
             try:
                 told = read_error(self.sock, self._numbers)
             except OSError:
-                return count
+                break
+            # An entry of this machine's own making, such as EMSGSIZE, is about the packet that was refused just now.
+            from_network += told.icmp is None or told.icmp.origin != ORIGIN_LOCAL
             self._take_error(told)
-        return room
+        return from_network
 
     def _take_error(self, told: Told) -> None:
         """Write an ICMP error down as a packet; a local error says nothing that the send did not."""

@@ -16,6 +16,7 @@ from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.setup import errors_are_told
 from allhops.net.errqueue.station import Station
 from allhops.net.errqueue.watch import Watch
+from allhops.net.interface_mtu import interface_mtu
 from allhops.net.source import hold_flow, hold_ping
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ class ErrorQueueTransport:
         """
         assert self._station is not None  # leases are given out after open
         return _LEASES[options.protocol](destination, options, self._station)
+
+    def interface_mtu(self, destination: Address, source: bytes, options: TraceOptions) -> int:
+        """Of the interface, whatever the kernel remembers of the path."""
+        return interface_mtu(destination, source, options)
 
     def receive(self, ring: Ring) -> None:
         """Fill the ring from every socket that has something."""
