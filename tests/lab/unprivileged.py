@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--protocol", default="udp", type=Protocol)
     parser.add_argument("--loop", default="uvloop", choices=LOOPS)
     parser.add_argument("--traces", default=1, type=int)
+    parser.add_argument("--at-once", default=1_000, type=int, help="of these")
     parser.add_argument("--attempts", default=3, type=int)
     parser.add_argument("--max-ttl", default=30, type=int)
     parser.add_argument("--first-ttl", default=1, type=int)
@@ -58,10 +59,8 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         if options.sudo:
             prober.transport.open_all(None)
             privileges.drop_to_caller()
-        if options.one_by_one:
-            traces = [await trace(prober, options) for _ in range(options.traces)]
-        else:
-            traces = await asyncio.gather(*(trace(prober, options) for _ in range(options.traces)))
+        places = asyncio.Semaphore(1 if options.one_by_one else options.at_once)
+        traces = await asyncio.gather(*(trace(prober, options, places) for _ in range(options.traces)))
     counters = prober.counters
     return {
         "traces": [told(trace) for trace in traces],
@@ -71,24 +70,26 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def trace(prober: Prober, options: argparse.Namespace) -> Trace:
-    return await prober.trace(
-        options.destination,
-        protocol=options.protocol,
-        attempts=options.attempts,
-        first_ttl=options.first_ttl,
-        max_ttl=options.max_ttl,
-        destination_port=options.port,
-        tos=options.tos,
-        flow_label=options.flow_label,
-        dont_fragment=options.dont_fragment,
-    )
+async def trace(prober: Prober, options: argparse.Namespace, places: asyncio.Semaphore) -> Trace:
+    async with places:
+        return await prober.trace(
+            options.destination,
+            protocol=options.protocol,
+            attempts=options.attempts,
+            first_ttl=options.first_ttl,
+            max_ttl=options.max_ttl,
+            destination_port=options.port,
+            tos=options.tos,
+            flow_label=options.flow_label,
+            dont_fragment=options.dont_fragment,
+        )
 
 
 def told(trace: Trace) -> dict[str, Any]:
     return {
         "backend": trace.backend,
         "flow_constant": trace.flow_constant,
+        "source_port": trace.flow and trace.flow.source_port,
         "stop_reason": trace.stop_reason,
         "error": trace.error,
         "duration_ms": trace.duration_ns / 1e6,

@@ -48,7 +48,7 @@ class Sieve:
             if (family.version, protocol, packet[flow] << 8 | packet[flow + 1]) in self._flows:
                 return True
             if len(packet) < cookie + COOKIE_SIZE:
-                # A quote without a cookie has only its flow. An echo reply without one may be a guess: those are counted.
+                # A quote without one has only its flow. An echo reply without one may be a guess: those are counted.
                 return probe < transport
             return bytes(packet[cookie : cookie + COOKIE_SIZE]) in self._cookies
         except (IndexError, KeyError):
