@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tos", default=0, type=int)
     parser.add_argument("--flow-label", type=int)
     parser.add_argument("--dont-fragment", action="store_true")
+    parser.add_argument("--discover-mtu", action="store_true")
     parser.add_argument("--one-by-one", action="store_true", help="not all traces at once")
     parser.add_argument("--stay", action="store_true", help="keep the privileges")
     parser.add_argument("--sudo", action="store_true", help="open raw sockets, then drop to SUDO_UID")
@@ -82,6 +83,7 @@ async def trace(prober: Prober, options: argparse.Namespace, places: asyncio.Sem
             tos=options.tos,
             flow_label=options.flow_label,
             dont_fragment=options.dont_fragment,
+            discover_mtu=options.discover_mtu,
         )
 
 
@@ -93,6 +95,8 @@ def told(trace: Trace) -> dict[str, Any]:
         "stop_reason": trace.stop_reason,
         "error": trace.error,
         "duration_ms": trace.duration_ns / 1e6,
+        "path_mtu": trace.path_mtu,
+        "mtu": [hop.mtu for hop in trace.hops],
         "hops": [[probe_told(probe) for probe in hop.probes] for hop in trace.hops],
     }
 
@@ -118,7 +122,9 @@ def probe_told(probe: Probe) -> dict[str, Any]:
 
 def main() -> None:
     options = arguments()
-    for name in ("allhops.core.lanes.dissect", "allhops.net.errqueue", "resource", "encodings.idna"):
+    for name in ("core.mtu.session", "core.lanes.dissect", "net.errqueue"):
+        import_module(f"allhops.{name}")
+    for name in ("resource", "encodings.idna"):
         import_module(name)
     if not (options.stay or options.sudo):
         give_up()

@@ -258,15 +258,17 @@ class _Receiver:
             ring.stamps_ns[ring.count] = stamp_ns
             ring.count += 1
 
+    # MSG_TRUNC as a wish: the length of the packet, not of the part that the row holds.
+
     def _read_ipv4(self, row: memoryview) -> tuple[int, int]:
-        length, ancillary, flags, _ = self.sock.recvmsg_into([row], _ANCILLARY_SPACE)
+        length, ancillary, _, _ = self.sock.recvmsg_into([row], _ANCILLARY_SPACE, socket.MSG_TRUNC)
         # Some kernels (macOS, older BSDs) hand it over in the host's byte order, without the header: this one is right.
         row[IPV4.length_offset : IPV4.length_offset + 2] = length.to_bytes(2, "big")
-        return (0 if flags & socket.MSG_TRUNC else length), self._controls(ancillary)[0]
+        return min(length, ROW_SIZE), self._controls(ancillary)[0]
 
     def _read_ipv6(self, row: memoryview) -> tuple[int, int]:
         header = IPV6.header_size
-        length, ancillary, flags, where = self.sock.recvmsg_into([row[header:]], _ANCILLARY_SPACE)
+        length, ancillary, _, where = self.sock.recvmsg_into([row[header:]], _ANCILLARY_SPACE, socket.MSG_TRUNC)
         stamp_ns, hop_limit, destination = self._controls(ancillary)
         fields = HeaderFields(
             source=socket.inet_pton(socket.AF_INET6, where[0].partition("%")[0]),
@@ -276,7 +278,7 @@ class _Receiver:
         )
         row[:header] = IPV6.header(fields)
         row[IPV6.ttl_offset] = hop_limit
-        return (0 if flags & socket.MSG_TRUNC else header + length), stamp_ns
+        return min(header + length, ROW_SIZE), stamp_ns
 
     def _controls(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int, bytes]:
         """(receive stamp, hop limit, destination) from control messages; drops are counted on the way."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Replies = TypeVar("Replies")
 
 ROW_SIZE = 2048
-"""Bytes kept of a packet that arrived. Longer ones are no honest ICMP (RFC 1812 4.3.2.3: 576; RFC 4443 2.4: 1280)."""
+"""Bytes kept of a packet that arrived. Longer ones are no honest ICMP error (RFC 1812 4.3.2.3: 576; RFC 4443 2.4:
+1280); an echo reply is as long as its request, and its first bytes say all."""
 
 
 class Block:
@@ -52,8 +53,8 @@ class Block:
 class Ring:
     """Packets that arrived, one a row of `ROW_SIZE` bytes, each a whole IP packet from its first header byte.
 
-    `lengths` is 0 for a packet that did not fit its row; `stamps_ns` is the kernel's receive stamp; `hearsay` says
-    what of the row nobody saw (see hearsay.py), 0 for a packet as it came off the wire.
+    `lengths` is `ROW_SIZE` for a packet that did not fit its row; `stamps_ns` is the kernel's receive stamp; `hearsay`
+    says what of the row nobody saw (see hearsay.py), 0 for a packet as it came off the wire.
     """
 
     __slots__ = ("capacity", "count", "hearsay", "lengths", "rows", "stamps_ns")
@@ -68,7 +69,7 @@ class Ring:
 
     def append(self, packet: bytes, stamp_ns: int, hearsay: int = SEEN_WHOLE) -> None:
         """Copy one packet in; the ring must not be full."""
-        length = len(packet) if len(packet) <= ROW_SIZE else 0
+        length = min(len(packet), ROW_SIZE)
         start = self.count * ROW_SIZE
         self.rows[start : start + length] = packet[:length]
         self.lengths[self.count] = length
@@ -77,7 +78,7 @@ class Ring:
         self.count += 1
 
     def packets(self) -> Iterator[tuple[memoryview, int]]:
-        """(packet, stamp) of every row that arrived whole; the views are valid until the next fill."""
+        """(packet, stamp) of every row; the views are valid until the next fill."""
         view = memoryview(self.rows)
         for index in range(self.count):
             start = index * ROW_SIZE

@@ -50,19 +50,26 @@ MALFORMED, NOT_OURS = Refusal.MALFORMED, Refusal.NOT_OURS
 
 
 def dissect(packet: memoryview, stamp_ns: int) -> ReplyRow | Refusal:
-    """Read a whole IP packet."""
+    """Read a whole IP packet, or an echo reply that was cut off at `ROW_SIZE`."""
     family = FAMILIES.get(packet[0] >> 4) if packet else None
     if family is None or not family.header_size <= len(packet) <= ROW_SIZE:
         return MALFORMED
     header = family.header_length(packet[0])
     end = int.from_bytes(packet[family.length_offset : family.length_offset + 2], "big")
     end += 0 if family.length_covers_header else header
+    is_cut = len(packet) == ROW_SIZE < end
+    if is_cut:
+        end = ROW_SIZE
     if not family.header_size <= header <= end - ICMP_HEADER <= len(packet) - ICMP_HEADER:
         return MALFORMED
     protocol = packet[family.protocol_offset]
     read = _READERS.get((family.version, protocol, packet[header] if protocol == family.icmp_protocol else None))
     if read is None:
         return NOT_OURS
+    if is_cut:
+        if read is not _read_echo_reply:
+            return MALFORMED
+        read = _read_start_of_echo_reply
     try:
         return read(family, bytes(packet[:end]), header, stamp_ns)
     except _HOSTILE:
@@ -151,8 +158,15 @@ def _mtu(family: Family, packet: bytes, header: int, icmp_type: int, icmp_code: 
 
 def _read_echo_reply(family: Family, packet: bytes, header: int, stamp_ns: int) -> ReplyRow | Refusal:
     """An echo reply is laid out like its request: identifier, sequence and payload come back where they were."""
+    if not _checksum_is_right(family, packet, header):
+        return MALFORMED
+    return _read_start_of_echo_reply(family, packet, header, stamp_ns)
+
+
+def _read_start_of_echo_reply(family: Family, packet: bytes, header: int, stamp_ns: int) -> ReplyRow | Refusal:
+    """Of a reply longer than a row: its checksum cannot be told, its cookie can."""
     layout = layout_of(family.version, family.icmp_protocol)
-    if layout is None or not _checksum_is_right(family, packet, header):
+    if layout is None:
         return MALFORMED
     return _answer(packet, header, stamp_ns, NO_PORT, _mirrored(layout, packet, header))
 

@@ -7,8 +7,8 @@ again all at once: each change of size costs one round trip, not one for each ho
 Where nobody names a size, whether because the path goes silent (a black hole), because the router is older than RFC
 1191, names what cannot be, or because it is this machine that refuses, what lies beyond is asked with a small size.
 If that is answered, several sizes at once are sent to the first rows that answered it, common ones first (RFC 4821 7):
-what is answered got through. Larger sizes leave before smaller ones, so a router that limits its answers has spent
-them on those that count.
+what is answered got through. Routers limit their answers, Linux's to six at once and one a second: so larger sizes
+leave before smaller ones, a round trip apart if there is time, and none leaves that is known to get through.
 
 This file knows no packet and no clock.
 """
@@ -42,14 +42,16 @@ WITNESS_ROWS = 3
 class Round:
     """One session for each size, largest first, all at once.
 
-    `options` are those of every session. `tells`: its rows are the path's own. `until_heard`: a size is of no use once
-    it, or a larger one, is known to have got through.
+    `options` and `strategy` are those of every session. `tells`: its rows are the path's own. `until_heard`: a size is
+    of no use once it, or a larger one, is known to have got through. Sizes leave `spacing_s` seconds apart.
     """
 
     sizes: tuple[int, ...]
     options: TraceOptions
+    strategy: str = "parallel"
     tells: bool = False
     until_heard: bool = False
+    spacing_s: float = 0.0
 
 
 class Ending(NamedTuple):
@@ -69,13 +71,15 @@ if TYPE_CHECKING:
 class Discovery:
     """The path MTU of one course; `plan.size` is the size to begin with.
 
-    Whoever runs the rounds tells `found` what is heard. `near_wait` is how long a row is waited for that is known to
-    be there, seconds.
+    Whoever runs the rounds tells `found` what is heard, but for `take_known`, and keeps two numbers up to date,
+    seconds: `near_wait` is how long a row is waited for that is known to be there, `slowest_rtt` the slowest RTT so
+    far, 0 for none.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.found = Found(plan.layout.family, plan.options.first_ttl)
         self.near_wait = plan.options.timeout
+        self.slowest_rtt = 0.0
         self._plan = plan
         self._small = min(plan.layout.family.default_size, plan.size)
 
@@ -110,7 +114,7 @@ class Discovery:
             if not sizes:
                 break
             endings = yield self._question(sizes, witness)
-            passed = [size for size in sizes if size in endings and self._got_through(endings[size])]
+            passed = (size for size, ending in endings.items() if self.found.is_proof(ending.trace))
             low = max(passed, default=low)
             high = min([high, *(size for size in sizes if size > low)])
             sizes = spread_sizes(low, high)
@@ -118,15 +122,21 @@ class Discovery:
 
     def _rest_of_path(self, size: int, *, tells: bool = False) -> Round:
         """Everything that is not settled yet, with one size."""
-        first = min(self.found.next_ttl, self._plan.options.max_ttl)
-        return Round(sizes=(size,), options=replace(self._plan.options, first_ttl=first), tells=tells)
+        options = self._plan.options
+        first = min(self.found.next_ttl, options.max_ttl)
+        last = max(first, self.found.known_end or options.max_ttl)
+        attempts = options.attempts if tells else 1
+        return Round(
+            sizes=(size,), options=replace(options, first_ttl=first, max_ttl=last, attempts=attempts), tells=tells
+        )
 
     def _question(self, sizes: tuple[int, ...], witness: int) -> Round:
         """Sizes to some rows that are known to answer; silence is waited for no longer than such a row needs."""
         options = self._plan.options
         last = min(witness + WITNESS_ROWS - 1, options.max_ttl)
         narrow = replace(options, first_ttl=witness, max_ttl=last, attempts=1, timeout=self.near_wait)
-        return Round(sizes=sizes, options=narrow, until_heard=True)
+        spacing_s = min(self.slowest_rtt, self.near_wait / len(sizes))
+        return Round(sizes=sizes, options=narrow, strategy="question", until_heard=True, spacing_s=spacing_s)
 
     def _may_be_too_large(self, ending: Ending) -> bool:
         """Whether a smaller size might get further."""
@@ -138,6 +148,3 @@ class Discovery:
         if reason is StopReason.LOCAL_ERROR:
             return ending.errno == EMSGSIZE
         return reason in (StopReason.GAP_LIMIT, StopReason.MAX_TTL)
-
-    def _got_through(self, ending: Ending) -> bool:
-        return any(map(self.found.is_passed, ending.trace.hops))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from allhops.model import Hop, ReplyKind
+from allhops.model import Evidence, Hop, ReplyKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +39,17 @@ class Found:
     def is_passed(self, hop: Hop) -> bool:
         """Whether a probe got as far as this row."""
         return any(probe.reply is not None and not self.is_refusal(probe.reply) for probe in hop.probes)
+
+    def is_proof(self, trace: Trace) -> bool:
+        """Whether a size of several that were asked together got through.
+
+        Not by a reply that shows no name and was taken for this one because no other row was out: other sizes were.
+        """
+        replies = (probe.reply for hop in trace.hops for probe in hop.probes)
+        return any(
+            reply is not None and not self.is_refusal(reply) and Evidence.ALONE not in reply.matched
+            for reply in replies
+        )
 
     def named_mtu(self, trace: Trace) -> int | None:
         """What the router at a path's end says that the next link takes, bytes; 0 if it does not say how much.
@@ -74,14 +85,17 @@ class Found:
             yield self._settle(self._best(ttl))
 
     def take_evidence(self, trace: Trace, size: int) -> bool:
-        """A search has heard something; whether the size got through."""
+        """What is heard of a size that is asked together with others; whether it got through."""
+        if not self.is_proof(trace):
+            return False
         for hop in trace.hops:
             self._note(hop, size)
-        return any(map(self.is_passed, trace.hops))
+        return True
 
     def take_known(self, trace: Trace, size: int) -> None:
         """What a small size shows: these rows stand where the larger ones stay silent."""
-        self.take_evidence(trace, size)
+        for hop in trace.hops:
+            self._note(hop, size)
         self._known = {hop.ttl: hop for hop in trace.hops if self.is_passed(hop)}
 
     # What it means
@@ -96,6 +110,11 @@ class Found:
         return _is_destination(self._settled.get(self.next_ttl - 1))
 
     @property
+    def known_end(self) -> int | None:
+        """TTL of the destination, if the small size got there."""
+        return next((ttl for ttl, hop in self._known.items() if _is_destination(hop)), None)
+
+    @property
     def lowest_known(self) -> int | None:
         """TTL of the first row, not yet settled, at which the small size was answered."""
         return min((ttl for ttl in self._known if ttl >= self.next_ttl), default=None)
@@ -104,7 +123,8 @@ class Found:
         """The rows beyond the settled ones, as the last round and those before it know them; they are settled now."""
         self._rows = {hop.ttl: hop for hop in trace.hops}
         for ttl in range(self.next_ttl, max([*self._rows, *self._known], default=0) + 1):
-            yield self._settle(self._best(ttl))
+            if not self.is_reached:
+                yield self._settle(self._best(ttl))
 
     def hops(self) -> tuple[Hop, ...]:
         """Every settled row."""

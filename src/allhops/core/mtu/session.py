@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from allhops.core.events import HopCertain, ResponderHeard, TraceEnded
@@ -58,6 +59,7 @@ class PathMtuSession(Generic[Replies]):
         self._last_sent: Session[Replies] | None = None
         self._sessions: list[Session[Replies]] = []
         self._open: dict[int, Session[Replies]] = {}
+        self._waiting: deque[tuple[float, int]] = deque()
         self._endings: dict[int, Ending] = {}
         self._trace: Trace | None = None
         self._discovery = Discovery(plan)
@@ -76,6 +78,7 @@ class PathMtuSession(Generic[Replies]):
     def probes_to_send(self, now: float) -> Block | None:
         """The next probes of whichever size has some, larger sizes first; None when none may leave now."""
         while not self.ended:
+            self._open_due(now)
             for session in tuple(self._open.values()):
                 block = session.probes_to_send(now)
                 if block is not None:
@@ -100,7 +103,8 @@ class PathMtuSession(Generic[Replies]):
 
     def next_deadline(self) -> float | None:
         """When to call again even if nothing arrives; None when the trace is complete."""
-        deadlines = (session.next_deadline() for session in self._open.values())
+        deadlines = [session.next_deadline() for session in self._open.values()]
+        deadlines += [at for at, _ in islice(self._waiting, 1)]
         return min((at for at in deadlines if at is not None), default=None)
 
     def next_event(self) -> Event | None:
@@ -111,6 +115,7 @@ class PathMtuSession(Generic[Replies]):
         """End with what is known."""
         if self.ended:
             return
+        self._waiting.clear()
         for session in self._open.values():
             session.interrupt(now)
         for size in tuple(self._open):
@@ -123,11 +128,18 @@ class PathMtuSession(Generic[Replies]):
     # How
 
     def _begin(self, now: float) -> None:
-        """Start the sessions of a round."""
+        """Start a round: its first session now, the others when their time comes."""
         self._endings = {}
         if self._round.tells:
             self._found.begin_round()
-        for size in self._round.sizes:
+        spacing_s = self._round.spacing_s
+        self._waiting.extend((now + position * spacing_s, size) for position, size in enumerate(self._round.sizes))
+        self._open_due(now)
+
+    def _open_due(self, now: float) -> None:
+        """Start the sessions whose time has come."""
+        while self._waiting and self._waiting[0][0] <= now:
+            _, size = self._waiting.popleft()
             session = self._open[size] = self._session(size, now)
             self._sessions.append(session)
 
@@ -141,6 +153,7 @@ class PathMtuSession(Generic[Replies]):
             names=self._names,
             now=now,
             started_at_ns=self._started_at_ns,
+            strategy=self._round.strategy,
             slowest_ns=self._slowest_ns,
         )
 
@@ -151,7 +164,7 @@ class PathMtuSession(Generic[Replies]):
         for size in tuple(self._open):
             if size in self._open:  # a larger one may have made it useless meanwhile
                 self._collect(size, now)
-        if self._open:
+        if self._open or self._waiting:
             return False
         try:
             self._round = self._rounds.send(self._endings)
@@ -182,6 +195,7 @@ class PathMtuSession(Generic[Replies]):
 
     def _drop_up_to(self, size: int, now: float) -> None:
         """A size got through: it need not wait for more, and smaller ones get through as well."""
+        self._waiting.clear()
         for smaller in [other for other in self._open if other <= size]:
             self._open[smaller].interrupt(now)
             if smaller != size:
@@ -191,11 +205,13 @@ class PathMtuSession(Generic[Replies]):
         session = self._open.pop(size)
         (course,) = session.courses
         self._slowest_ns = max(self._slowest_ns, course.slowest_ns)
-        self._discovery.near_wait = course.near_wait if self._round.tells else self._discovery.near_wait
+        self._discovery.slowest_rtt = self._slowest_ns / 1e9
+        if self._round.tells:
+            self._discovery.near_wait = course.near_wait
         self._endings[size] = Ending(trace, course.last_error)
         if self._round.tells:
             self._tell(self._found.take_round(trace, size))
-        else:
+        elif self._round.until_heard:
             self._found.take_evidence(trace, size)
 
     def _tell(self, hops: Iterable[Hop]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from allhops.core.strategies.parallel import parallel
+from allhops.core.strategies.question import question
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,5 +20,6 @@ if TYPE_CHECKING:
 
 STRATEGIES: dict[str, Callable[[Course], Iterator[Step]]] = {
     "parallel": parallel,
+    "question": question,
 }
 """By name. ADD AN ALGORITHM HERE."""
