@@ -178,7 +178,7 @@ class OneReply:
     def __init__(self, packet: bytes) -> None:
         self._waiting = [packet]
 
-    def recvmsg_into(self, buffers: list[memoryview], space: int) -> tuple[int, list[object], int, object]:
+    def recvmsg_into(self, buffers: list[memoryview], space: int, flags: int) -> tuple[int, list[object], int, object]:
         if not self._waiting:
             raise BlockingIOError
         data = self._waiting.pop()
