@@ -64,12 +64,12 @@ def dissect(packet: memoryview, stamp_ns: int) -> ReplyRow | Refusal:
         return MALFORMED
     protocol = packet[family.protocol_offset]
     read = _READERS.get((family.version, protocol, packet[header] if protocol == family.icmp_protocol else None))
-    if read is None:
-        return NOT_OURS
     if is_cut:
         if read is not _read_echo_reply:
             return MALFORMED
         read = _read_start_of_echo_reply
+    if read is None:
+        return NOT_OURS
     try:
         return read(family, bytes(packet[:end]), header, stamp_ns)
     except _HOSTILE:
