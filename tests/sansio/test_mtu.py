@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from allhops.core.session import HopCertain, ResponderHeard
+from allhops.core.events import HopCertain, ResponderHeard
 from allhops.model import Protocol, ReplyKind, StopReason, Verdict
 from allhops.testing.internet import Internet
 from allhops.testing.scenario import Limit
