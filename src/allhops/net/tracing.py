@@ -50,6 +50,7 @@ class Tracing:
         self._on_responder = on_responder
         self._lease = prober.transport.lease(address, options)
         self._session = self._new_session(layout)
+        self._lease.expect(self.cookie)
         self._timer: asyncio.TimerHandle | None = None
         self._sending = False
         self._hops: deque[Hop] = deque()
