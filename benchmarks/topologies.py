@@ -226,6 +226,7 @@ class Case:
 class Score:
     """What came of many traces."""
 
+    backend: str
     protocol: Protocol
     version: int
     traces: int = 0
@@ -235,6 +236,12 @@ class Score:
     probes: int = 0
     seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.backend} {self.protocol} IPv{self.version}: {self.traces} topologies, {self.probes} probes, "
+            f"{self.named} of {self.rows} rows named, {len(self.wrong)} wrong, {self.seconds:.1f} s"
+        )
 
 
 def cases_of(scenarios: Iterable[tuple[int, Scenario]], version: int) -> list[Case]:
@@ -256,7 +263,7 @@ def cases_of(scenarios: Iterable[tuple[int, Scenario]], version: int) -> list[Ca
 
 async def score(internet: Internet, cases: Sequence[Case], backend: str, protocol: Protocol) -> Score:
     """Trace every case from the namespace that this thread is in, `AT_ONCE` at a time, and judge."""
-    total = Score(protocol=protocol, version=cases[0].address.version)
+    total = Score(backend=backend, protocol=protocol, version=cases[0].address.version)
     options = TraceOptions(protocol=protocol)
     places = asyncio.Semaphore(AT_ONCE)
     started = time.monotonic()
@@ -281,18 +288,13 @@ async def score(internet: Internet, cases: Sequence[Case], backend: str, protoco
     return total
 
 
-def play(seeds: Iterable[int], backend: str, protocols: Sequence[Protocol], versions: Sequence[int]) -> list[Score]:
-    """All these topologies side by side behind one TUN device, traced by every protocol over every family."""
+def play(seeds: Iterable[int], backend: str, protocol: Protocol, version: int) -> Score:
+    """All these topologies side by side behind one TUN device, traced by one protocol over one family."""
     scenarios = [(seed, topology(seed)) for seed in seeds]
-    scores = []
-    for protocol in protocols:
-        for version in versions:
-            with tun_internet(side_by_side([scenario for _, scenario in scenarios])) as lab, lab.enter():
-                assert lab.internet is not None  # it is a TUN lab
-                File("/proc/sys/net/ipv4/ping_group_range").write_text("0 2147483647")
-                cases = cases_of(scenarios, version)
-                scores.append(asyncio.run(score(lab.internet, cases, backend, protocol)))
-    return scores
+    with tun_internet(side_by_side([scenario for _, scenario in scenarios])) as lab, lab.enter():
+        assert lab.internet is not None  # it is a TUN lab
+        File("/proc/sys/net/ipv4/ping_group_range").write_text("0 2147483647")
+        return asyncio.run(score(lab.internet, cases_of(scenarios, version), backend, protocol))
 
 
 def main() -> int:
@@ -313,12 +315,8 @@ def main() -> int:
     wrong = 0
     for protocol in protocols:
         for version in versions:
-            (one,) = play(seeds, options.backend, [protocol], [version])
-            print(
-                f"{options.backend} {protocol} IPv{version}: {one.traces} topologies, {one.probes} probes, "
-                f"{one.named} of {one.rows} rows named, {len(one.wrong)} wrong, {one.seconds:.1f} s",
-                flush=True,
-            )
+            one = play(seeds, options.backend, protocol, version)
+            print(one, flush=True)
             print(*one.wrong, sep="\n", end="\n" if one.wrong else "")
             wrong += len(one.wrong)
     return 1 if wrong else 0

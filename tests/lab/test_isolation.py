@@ -123,8 +123,6 @@ def test_no_reply_crosses_over(branches: Lab, second: str, version: int, capsys:
         counters = told["counters"]
         assert not any(counters[name] for name in ("forged", "malformed", "duplicate", "unnamed", "kernel_drops"))
     assert set.union(*taken.values()) == set(range(1, BRANCHES + 1))
-    # Raw sockets heard the other process's answers, and gave them to nobody; an error queue hears only its own.
-    assert [bool(told["counters"]["foreign"]) for told in results] == [True, second == "raw"]
     with capsys.disabled():
         foreign = [told["counters"]["foreign"] for told in results]
         print(f"\nraw + {second} IPv{version}: {2 * TRACES} traces in {seconds:.1f} s, foreign {foreign}, forged 0")

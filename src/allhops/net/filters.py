@@ -1,7 +1,11 @@
-"""The kernel's own sieve for raw TCP sockets: classic BPF that lets through only answers to our SYNs.
+"""The kernel's own sieve for raw sockets: classic BPF that lets through only what may answer our probes.
 
-A raw TCP socket sees every segment that reaches this machine. The filter passes SYN-ACK and RST to ports that are
-leased and drops the rest before it is queued, so that other people's traffic neither fills our buffer nor wakes us.
+A raw socket sees every segment or ICMP message that reaches this machine. The filters drop the rest before it is
+queued, so that neither other people's traffic nor a flood of forgeries fills our buffer or wakes us.
+
+TCP: SYN-ACK and RST to ports that are leased. ICMP: what quotes or answers a leased flow, or has the cookie of a trace
+where ours stands, for a NAT may change the port and not the payload; and echo replies without a payload, for those
+may be guesses, and guesses are counted.
 
 Source: Linux Documentation/networking/filter.rst; opcodes from linux/bpf_common.h.
 """
@@ -10,16 +14,18 @@ from __future__ import annotations
 
 import struct
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from allhops.wire.extensions import ICMP_HEADER
 from allhops.wire.family import IPV4
-from allhops.wire.probes import ACK, RST, SYN
+from allhops.wire.probes import ACK, COOKIE_SIZE, RST, SYN
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Collection
 
     from allhops.wire.family import Family
+    from allhops.wire.probes import Layout
 
 _SOL_SOCKET = 1
 _SO_ATTACH_FILTER = 26
@@ -30,6 +36,14 @@ _X_IS_IPV4_HEADER_LENGTH = 0xB1  # ldxb 4*([k]&0xf)
 _X_IS = 0x01  # ldx #k
 _LOAD_BYTE = 0x50  # ldb [x + k]
 _LOAD_HALF = 0x48  # ldh [x + k]
+_LOAD_WORD = 0x40  # ld [x + k]
+_LOAD_LENGTH = 0x80  # ld #len
+_SHIFT_LEFT = 0x64  # lsh #k
+_ADD_X = 0x0C  # add x
+_SUBTRACT_X = 0x1C  # sub x
+_X_IS_A = 0x07  # tax
+_JUMP = 0x05  # ja k
+_JUMP_IF_AT_LEAST = 0x35  # jge #k, true, false
 _AND = 0x54  # and #k
 _JUMP_IF_EQUAL = 0x15  # jeq #k, true, false
 _JUMP_IF_SET = 0x45  # jset #k, true, false
@@ -38,6 +52,9 @@ _RETURN = 0x06  # ret #k
 _FLAGS_OFFSET = 13
 _DESTINATION_PORT_OFFSET = 2
 _WHOLE_PACKET = 0xFFFFFFFF
+MOST_EXPECTED = 32
+"""Traces at once for which the ICMP filter is worth what it costs to attach (3 us for each of them, at every beginning
+of one); with more of them all ICMP comes through, and it is the lane's sieve that spares us."""
 _MOST_PORTS = 2_000
 """A program has at most 4,096 instructions (BPF_MAXINSNS), and a port takes two. With more, flags alone decide."""
 
@@ -64,6 +81,68 @@ def answers_to(family: Family, ports: Collection[int]) -> list[_Instruction]:
     for port in ports:
         program += [(_JUMP_IF_EQUAL, 0, 1, port), (_RETURN, 0, 0, _WHOLE_PACKET)]
     return [*program, (_RETURN, 0, 0, 0)]
+
+
+class Expected(NamedTuple):
+    """A trace, as its answers show it."""
+
+    layout: Layout
+    flow: int
+    """Source port or identifier."""
+    cookie: bytes
+
+
+def answers_about(family: Family, expected: Collection[Expected]) -> list[_Instruction]:
+    """A program that passes ICMP about these traces; a load beyond the packet's end drops it.
+
+    IPv4 raw sockets show the filter the IP header first, IPv6 ones begin at the ICMP header.
+    """
+    echo = [one for one in expected if one.layout.protocol == family.icmp_protocol]
+    replies = [
+        (_LOAD_LENGTH, 0, 0, 0),
+        (_SUBTRACT_X, 0, 0, 0),
+        (_JUMP_IF_AT_LEAST, 1, 0, ICMP_HEADER + COOKIE_SIZE),
+        (_RETURN, 0, 0, _WHOLE_PACKET),
+        *_shows_one_of(echo, 0),
+    ]
+    quote_header = [(_X_IS, 0, 0, family.header_size)]
+    if family is IPV4:
+        quote_header = [
+            (_LOAD_BYTE, 0, 0, ICMP_HEADER),
+            (_AND, 0, 0, 0x0F),
+            (_SHIFT_LEFT, 0, 0, 2),
+            (_ADD_X, 0, 0, 0),
+            (_X_IS_A, 0, 0, 0),
+        ]
+    return [
+        (_X_IS_IPV4_HEADER_LENGTH if family is IPV4 else _X_IS, 0, 0, 0),
+        (_LOAD_BYTE, 0, 0, 0),
+        (_JUMP_IF_EQUAL, 1, 0, family.echo_reply),
+        (_JUMP, 0, 0, len(replies)),
+        *replies,
+        *quote_header,
+        *_shows_one_of(expected, ICMP_HEADER),
+    ]
+
+
+def _shows_one_of(expected: Collection[Expected], transport: int) -> list[_Instruction]:
+    """Pass what shows one of these flows or cookies in a transport header at [x + `transport`], and nothing else."""
+    wanted: dict[tuple[int, int], set[int]] = {}
+    for layout, flow, cookie in expected:
+        start = transport - layout.family.header_size
+        wanted.setdefault((layout.flow_offset + start, _LOAD_HALF), set()).add(flow)
+        wanted.setdefault((layout.cookie_offset + start, _LOAD_WORD), set()).add(int.from_bytes(cookie, "big"))
+    program: list[_Instruction] = []
+    for (offset, load), values in sorted(wanted.items()):  # nearest first: a short quote has its flow and no more
+        program.append((load, 0, 0, offset))
+        for value in sorted(values):
+            program += [(_JUMP_IF_EQUAL, 0, 1, value), (_RETURN, 0, 0, _WHOLE_PACKET)]
+    return [*program, (_RETURN, 0, 0, 0)]
+
+
+def everything() -> list[_Instruction]:
+    """A program that passes all."""
+    return [(_RETURN, 0, 0, _WHOLE_PACKET)]
 
 
 def attach(sock: socket.socket, program: list[_Instruction]) -> None:

@@ -54,6 +54,7 @@ class Tracing:
         self._on_responder = on_responder
         self._lease = prober.transport.lease(address, options)
         self._session = self._begin(layout)
+        self._lease.expect(self.cookie)
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = inf
         self._stopped_s_before = prober.clock.stopped_s

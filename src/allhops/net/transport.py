@@ -36,6 +36,10 @@ class Lease(Protocol):
         """Whether every probe leaves with that source port."""
         ...
 
+    def expect(self, cookie: bytes) -> None:
+        """Let in replies that show this cookie, whatever port they show. Called once, before the first probe."""
+        ...
+
     def send(self, block: Block) -> None:
         """Hand a block's packets to the kernel until its queue is full or the network is down; fills in the columns.
 

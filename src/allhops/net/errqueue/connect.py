@@ -79,6 +79,9 @@ class ConnectLease:
         self._timer: asyncio.TimerHandle | None = None
         station.leases.add(self)
 
+    def expect(self, cookie: bytes) -> None:
+        """The kernel lets in what quotes our own addresses and ports, and nothing else."""
+
     def send(self, block: Block) -> None:
         """One connect() a probe, as many as there are places for."""
         view = memoryview(block.packets)

@@ -111,6 +111,9 @@ class FlowLease:
 
     # Sending
 
+    def expect(self, cookie: bytes) -> None:
+        """The kernel lets in what quotes our own addresses and ports, and nothing else."""
+
     def send(self, block: Block) -> None:
         """One `send` a probe, stamped just before it, and again after a pending error."""
         view = memoryview(block.packets)

@@ -25,7 +25,7 @@ PMTUDISC_DO = 2
 """DF set, no more than the path MTU. TCP: `PMTUDISC_PROBE` leaves its DF clear (ip_output.c, __ip_queue_xmit)."""
 PMTUDISC_PROBE = 3
 """DF set, and no regard to what the path MTU is said to be."""
-PMTUDISC_INTERFACE = 5
+PMTUDISC_INTERFACE = 4
 """DF clear, and EMSGSIZE beyond the interface's MTU, as raw sockets have it. Linux 3.14."""
 
 
