@@ -241,6 +241,11 @@ class Hop:
     mtu: int | None = None
     """Largest whole packet, bytes, known to reach this hop; None when nobody asked, or nothing is known to."""
 
+    @property
+    def is_behind_nat(self) -> bool:
+        """Whether a reply shows that a NAT changed its probe on the way here."""
+        return any(probe.reply is not None and ReplyFlag.NAT in probe.reply.flags for probe in self.probes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:

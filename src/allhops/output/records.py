@@ -244,6 +244,13 @@ HOP: Record[Hop] = Record(
             origin="the replies to those probes",
         ),
         Field(
+            "nat",
+            BOOLEAN,
+            lambda hop: hop.is_behind_nat,
+            "Whether a NAT changed the probes on their way to this hop.",
+            origin="the probes as quoted in the replies",
+        ),
+        Field(
             "mtu",
             or_null(WORD),
             lambda hop: hop.mtu,
