@@ -124,7 +124,7 @@ def test_a_local_firewall_is_exit_4(lab: Lab, backend: str, version: int) -> Non
 
 
 def switch_ipv6_off() -> None:
-    pathlib.Path("/proc/thread-self/root/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+    pathlib.Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
 
 
 async def test_a_family_that_is_not_there_is_skipped_with_the_reason() -> None:
