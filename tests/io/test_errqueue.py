@@ -212,8 +212,8 @@ async def test_a_nameless_reply_is_given_to_a_probe_only_when_it_is_alone(monkey
 
         def heard(offender: str) -> int:
             told.append(nameless(offender))
-            lease._drain_errors()  # type: ignore[attr-defined]
-            lease._arrivals.move_to(ring)  # type: ignore[attr-defined]
+            lease._drain_errors()  # type: ignore[attr-defined]  # a FlowLease's own
+            lease._arrivals.move_to(ring)  # type: ignore[attr-defined]  # a FlowLease's own
             return ring.hearsay[ring.count - 1]
 
         lease.send(udp_block(lease.source_port, 1, ttl=3, mark=0x0300))
@@ -255,9 +255,9 @@ async def test_while_somebody_sprays_ports_no_nameless_reply_is_believed(monkeyp
         monkeypatch.setattr(flow, "read_error", lambda sock, numbers: told.pop() if told else stop())
         monkeypatch.setattr(lease, "sock", Swallowing())
         lease.send(udp_block(lease.source_port, 1, ttl=3))
-        lease._drain_errors()  # type: ignore[attr-defined]
+        lease._drain_errors()  # type: ignore[attr-defined]  # a FlowLease's own
         ring = Ring()
-        lease._arrivals.move_to(ring)  # type: ignore[attr-defined]
+        lease._arrivals.move_to(ring)  # type: ignore[attr-defined]  # a FlowLease's own
         assert ring.hearsay[0] & NAMELESS
         monkeypatch.undo()
     finally:

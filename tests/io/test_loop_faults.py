@@ -213,7 +213,7 @@ class StubLoop:
 
 def test_time_in_which_nobody_listened_does_not_count() -> None:
     loop = StubLoop()
-    awake = AwakeClock(loop)  # type: ignore[arg-type]
+    awake = AwakeClock(loop)  # type: ignore[arg-type]  # it asks for the time, and no more
     assert awake.now() == 100.0
     loop.at += MAX_LAG_S
     assert awake.now() == 100.0 + MAX_LAG_S
@@ -310,7 +310,7 @@ class InstantNet(FakeNet):
                 timer.cancel()
             self._on_the_way.clear()
 
-        lease.send = send_and_hear  # type: ignore[method-assign]
+        lease.send = send_and_hear  # type: ignore[method-assign]  # of this one object, to look on
         return lease
 
     def _deliver_after(self, delay: float, packet: bytes, stamp_ns: int) -> None:

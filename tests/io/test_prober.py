@@ -63,7 +63,7 @@ class CountingNet(FakeNet):
             self.leases_out -= 1
             give_back()
 
-        lease.close = close  # type: ignore[method-assign]
+        lease.close = close  # type: ignore[method-assign]  # of this one object, to look on
         return lease
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -39,12 +39,12 @@ def play(scenario: str | Scenario, destination: str = DESTINATION, protocol: Pro
     return virtual
 
 
-def changed(scenario: str, **routers: Mapping[str, object]) -> Scenario:
+def changed(scenario: str, **routers: Mapping[str, Any]) -> Scenario:
     """A bundled scenario with some fields of some routers changed."""
     loaded = load_scenario(scenario)
 
     def change(key: str, router: Router) -> Router:
-        return replace(router, **routers.get(key, {}))  # type: ignore[arg-type]
+        return replace(router, **routers.get(key, {}))
 
     return replace(loaded, routers={key: change(key, router) for key, router in loaded.routers.items()})
 

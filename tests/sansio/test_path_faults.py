@@ -22,8 +22,11 @@ from allhops.wire.family import IPV4
 from benchmarks.replies import Bench, changed, error_about, plan_for, probe_of
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from allhops.core.lanes import Block
     from allhops.model import Trace
+    from allhops.options import TraceKeywords
 
 DESTINATION = "203.0.113.9"
 BOTH = pytest.mark.parametrize("version", [4, 6])
@@ -62,8 +65,8 @@ class Flapping(VirtualTrace):
         super()._receive()
 
 
-def flapping(down_from: float, down_until: float, **options: int) -> tuple[Flapping, Trace]:
-    virtual = Flapping(Internet(load_scenario("chain")), DESTINATION, rate_pps=100.0, **options)  # type: ignore[arg-type]
+def flapping(down_from: float, down_until: float, **options: Unpack[TraceKeywords]) -> tuple[Flapping, Trace]:
+    virtual = Flapping(Internet(load_scenario("chain")), DESTINATION, rate_pps=100.0, **options)
     virtual.down_from, virtual.down_until, virtual.refused_at = down_from, down_until, []
     return virtual, virtual.run()
 
@@ -165,7 +168,7 @@ def test_the_host_byte_order_of_other_kernels_is_put_right(order: Literal["big",
     reply = bytearray(error_about(probe_of(bench.plan)))
     reply[2:4] = (len(reply) - less).to_bytes(2, order)
     receiver = object.__new__(raw._Receiver)
-    receiver.sock, receiver.family = OneReply(bytes(reply)), IPV4  # type: ignore[assignment]
+    receiver.sock, receiver.family = OneReply(bytes(reply)), IPV4  # type: ignore[assignment]  # a stub of the one call it needs
     receiver._read_row = receiver._read_ipv4
     ring = Ring()
     receiver.drain(ring)
@@ -283,7 +286,7 @@ def test_a_path_that_changes_under_way_is_shown_with_both_responders() -> None:
             sent += 1
             return (first if sent % 2 else elsewhere).packet_sent(data, now_ns)
 
-    virtual.internet = Changing()  # type: ignore[assignment]
+    virtual.internet = Changing()  # type: ignore[assignment]  # all that a trace asks of an Internet
     trace = virtual.run()
     several = [hop for hop in trace.hops if len({probe.reply.address for probe in hop.probes if probe.reply}) > 1]
     assert several

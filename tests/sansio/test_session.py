@@ -22,15 +22,17 @@ from allhops.testing.virtual import VirtualTrace
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Sequence
+    from typing import Unpack
 
     from allhops.core.lanes.scalar import ReplyRow
     from allhops.core.session import Session
+    from allhops.options import TraceKeywords
 
 DESTINATION = "203.0.113.9"
 
 
-def new(scenario: str = "chain", **options: int) -> VirtualTrace:
-    return VirtualTrace(Internet(load_scenario(scenario)), DESTINATION, **options)  # type: ignore[arg-type]
+def new(scenario: str = "chain", **options: Unpack[TraceKeywords]) -> VirtualTrace:
+    return VirtualTrace(Internet(load_scenario(scenario)), DESTINATION, **options)
 
 
 def ended(session: Session[Sequence[ReplyRow]]) -> Trace:

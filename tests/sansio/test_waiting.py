@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from allhops.core.events import HopCertain
@@ -10,11 +12,16 @@ from allhops.testing.internet import Internet
 from allhops.testing.scenario_file import load_scenario, parse_scenario
 from allhops.testing.virtual import VirtualTrace
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from allhops.options import TraceKeywords
+
 DESTINATION = "203.0.113.9"
 
 
-def play(scenario: str, **options: int | float) -> VirtualTrace:
-    virtual = VirtualTrace(Internet(load_scenario(scenario)), DESTINATION, **options)  # type: ignore[arg-type]
+def play(scenario: str, **options: Unpack[TraceKeywords]) -> VirtualTrace:
+    virtual = VirtualTrace(Internet(load_scenario(scenario)), DESTINATION, **options)
     virtual.run()
     return virtual
 
@@ -35,8 +42,8 @@ def line(rtts_ms: list[float | None], **router: object) -> Internet:
     return Internet(parse_scenario(text))
 
 
-def seconds(rtts_ms: list[float | None], **options: int | float) -> float:
-    virtual = VirtualTrace(line(rtts_ms), DESTINATION, **options)  # type: ignore[arg-type]
+def seconds(rtts_ms: list[float | None], **options: Unpack[TraceKeywords]) -> float:
+    virtual = VirtualTrace(line(rtts_ms), DESTINATION, **options)
     return virtual.run().duration_ns / 1e9
 
 

@@ -54,8 +54,9 @@ def test_impossible_options_are_refused_by_name(options: dict[str, Any]) -> None
 
 @given(st.sampled_from(NUMBERS), st.one_of(st.integers(), st.floats(), st.text(max_size=5), st.none(), st.binary()))
 def test_whatever_the_value_the_answer_is_options_or_usage_error(name: str, value: object) -> None:
+    keywords: dict[str, Any] = {name: value}
     try:
-        options = TraceOptions(**{name: value})  # type: ignore[arg-type]
+        options = TraceOptions(**keywords)
     except UsageError:
         return
     assert getattr(options, name) == (33_434 if value is None and name == "destination_port" else value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -25,22 +26,17 @@ async def in_daemon_thread(function: Callable[..., Result], *arguments: object) 
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
-    def settle(result: Result | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # None only when Result allows it
+    def unless_done(settle: Callable[[], None]) -> None:
+        if not future.done():
+            settle()
 
     def run() -> None:
-        result, error = None, None
         try:
-            result = function(*arguments)
-        except BaseException as caught:  # the thread has nobody else to tell
-            error = caught
+            settle = partial(future.set_result, function(*arguments))
+        except BaseException as error:  # the thread has nobody else to tell
+            settle = partial(future.set_exception, error)
         with contextlib.suppress(RuntimeError):  # the loop was closed while we were blocked
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(unless_done, settle)
 
     threading.Thread(target=run, daemon=True, name="allhops-blocking").start()
     return await future
