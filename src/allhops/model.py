@@ -58,6 +58,8 @@ class StopReason(StrEnum):
     """The caller stopped the trace."""
     LOCAL_ERROR = "local_error"
     """This machine could not send; `Trace.error` says why."""
+    BAD_DESTINATION = "bad_destination"
+    """What was asked for is no destination; `Trace.error` says why."""
 
 
 class PortState(StrEnum):
@@ -227,6 +229,20 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inherited:
+    """Who is at a TTL that this trace did not ask, according to another trace.
+
+    Both were seen at one responder at one larger TTL, so they are taken to have come the same way. The other's flow was
+    another: behind a load balancer the hop may differ.
+    """
+
+    address: Address
+    """The responder."""
+    destination: Address
+    """Destination of the trace that measured it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
     """Everything heard at one TTL.
 
@@ -240,6 +256,8 @@ class Hop:
     """None for a row that nothing is wrong with."""
     mtu: int | None = None
     """Largest whole packet, bytes, known to reach this hop; None when nobody asked, or nothing is known to."""
+    inherited: Inherited | None = None
+    """Who is there according to another trace; then no probe of this one asked (`probes` is empty)."""
 
     @property
     def is_behind_nat(self) -> bool:
@@ -265,7 +283,7 @@ class Trace:
     stop_reason: StopReason
     hops: tuple[Hop, ...]
     error: str | None = None
-    """One sentence, when `stop_reason` is `local_error`."""
+    """One sentence, when `stop_reason` is `local_error` or `bad_destination`."""
     backend: str | None = None
     """How the probes reached the wire: "raw" sockets, "errqueue" (the kernel's error queue, no privilege needed) or
     "simulated"; None when none could leave.

@@ -188,7 +188,7 @@ def udp_block(source_port: int, probes: int, *, ttl: int = 1, mark: int = 0x0100
     for index in range(probes):
         packet[28:36] = b"COOK" + (mark + index).to_bytes(2) + bytes(2)
         packets += packet
-    return Block(list(range(probes)), packets, len(packet), [bytes(4)] * probes)
+    return Block(list(range(probes)), packets, len(packet))
 
 
 # Quotes that name nobody

@@ -87,4 +87,5 @@ _SENTENCES: dict[StopReason, Callable[[Trace], str]] = {
     StopReason.LOOP: _loop,
     StopReason.INTERRUPTED: _interrupted,
     StopReason.LOCAL_ERROR: _local_error,
+    StopReason.BAD_DESTINATION: _local_error,
 }

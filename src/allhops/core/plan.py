@@ -30,7 +30,7 @@ class Plan:
 
     `destinations` and `source` are packed addresses, 4 or 16 bytes; `source_ports` are the leased ports
     (ICMP: identifiers), one a flow; `key` (16 bits) and `cookie` (4 bytes) are random, new for every session; `size` is
-    that of a whole probe, bytes.
+    that of a whole probe, bytes. `spare_attempts` is how often one row may be asked again.
     """
 
     layout: Layout
@@ -41,16 +41,17 @@ class Plan:
     key: int
     cookie: bytes
     size: int
+    spare_attempts: int = SPARE_ATTEMPTS
     ttls: int = field(init=False)
     slots_per_course: int = field(init=False)
     courses: int = field(init=False)
     slots_per_row: int = field(init=False)
-    _templates: dict[int, Template] = field(init=False, default_factory=dict, repr=False)
+    _templates: dict[int, Template] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ttls = self.options.max_ttl - self.options.first_ttl + 1
         object.__setattr__(self, "ttls", ttls)
-        object.__setattr__(self, "slots_per_row", self.options.attempts + SPARE_ATTEMPTS)
+        object.__setattr__(self, "slots_per_row", self.options.attempts + self.spare_attempts)
         object.__setattr__(self, "slots_per_course", ttls * self.slots_per_row)
         object.__setattr__(self, "courses", len(self.destinations) * len(self.source_ports))
 

@@ -15,6 +15,7 @@ from allhops.model import (
     Evidence,
     Flow,
     Hop,
+    Inherited,
     PortState,
     Probe,
     ProbeState,
@@ -225,6 +226,27 @@ PROBE: Record[Probe] = Record(
     ),
 )
 
+INHERITED: Record[Inherited] = Record(
+    "inherited",
+    "Who is at a TTL that this trace did not ask, according to another trace that was seen at one responder with it.",
+    (
+        Field(
+            "address",
+            ADDRESS,
+            lambda inherited: str(inherited.address),
+            "The responder.",
+            origin="IP header of the reply to the other trace's probe",
+        ),
+        Field(
+            "destination",
+            ADDRESS,
+            lambda inherited: str(inherited.destination),
+            "Destination of the trace that measured it, with a flow of its own.",
+            origin="IP header of the other trace's probes",
+        ),
+    ),
+)
+
 HOP: Record[Hop] = Record(
     "hop",
     "Everything heard at one TTL. The destination's hop may hold probes with a larger TTL that reached it too.",
@@ -234,7 +256,7 @@ HOP: Record[Hop] = Record(
             "probes",
             list_of(PROBE.reference),
             lambda hop: [PROBE.write(probe) for probe in hop.probes],
-            "In order of attempt.",
+            "In order of attempt; none on a hop that is inherited or was not asked.",
         ),
         Field(
             "verdict",
@@ -257,6 +279,12 @@ HOP: Record[Hop] = Record(
             "Largest whole packet known to reach this hop; null without --mtu, or if none is known to.",
             unit="bytes",
             origin="the size of answered probes as sent",
+        ),
+        Field(
+            "inherited",
+            or_null(INHERITED.reference),
+            lambda hop: hop.inherited and INHERITED.write(hop.inherited),
+            "Who is there according to another trace of the same batch; null for a hop that this trace asked itself.",
         ),
     ),
 )
@@ -356,7 +384,7 @@ TRACE: Record[Trace] = Record(
         ),
         Field(
             "backend",
-            or_null({"enum": ["raw", "errqueue", "simulated"]}),
+            or_null({"enum": ["raw", "ring", "errqueue", "simulated"]}),
             lambda trace: trace.backend,
             "How the probes reached the wire; null if none could leave.",
             origin="this machine",
@@ -380,4 +408,4 @@ TRACE: Record[Trace] = Record(
     ),
 )
 
-RECORDS: tuple[Record[Any], ...] = (TRACE, FLOW, HOP, PROBE, *EXTENSIONS)
+RECORDS: tuple[Record[Any], ...] = (TRACE, FLOW, HOP, INHERITED, PROBE, *EXTENSIONS)

@@ -27,20 +27,18 @@ ROW_SIZE = 2048
 class Block:
     """Probes ready to leave, in order.
 
-    `packets` holds whole IP packets of `size` bytes each, one after the other; `destinations` their packed
-    addresses. Whoever sends fills in `sent_ns` (wall clock, just before the packet is handed over) and, for a
-    probe that the kernel refused, `errors` (errno); `handed` counts those tried, from the front. What is behind it
-    stays unsent because the kernel's queue was full; or, with `waits_for_room`, because probes under way occupy all
-    places there are for them, so that patience is all it takes.
+    `packets` holds whole IP packets of `size` bytes each, one after the other. Whoever sends fills in `sent_ns` (wall
+    clock, just before the packet is handed over) and, for a probe that the kernel refused, `errors` (errno); `handed`
+    counts those tried, from the front. What is behind it stays unsent because the kernel's queue was full; or, with
+    `waits_for_room`, because probes under way occupy all places there are for them, so that patience is all it takes.
     """
 
-    __slots__ = ("destinations", "errors", "handed", "packets", "sent_ns", "size", "slots", "waits_for_room")
+    __slots__ = ("errors", "handed", "packets", "sent_ns", "size", "slots", "waits_for_room")
 
-    def __init__(self, slots: Sequence[int], packets: bytearray, size: int, destinations: Sequence[bytes]) -> None:
+    def __init__(self, slots: Sequence[int], packets: bytearray, size: int) -> None:
         self.slots = slots
         self.packets = packets
         self.size = size
-        self.destinations = destinations
         self.sent_ns = array("q", bytes(8 * len(slots)))
         self.errors = array("H", bytes(2 * len(slots)))
         self.handed = 0

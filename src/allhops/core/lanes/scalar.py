@@ -49,7 +49,6 @@ class ScalarLane:
         size = plan.size
         packets = bytearray(size * len(slots))
         pack_into = _WORD.pack_into
-        destinations = []
         for index, slot in enumerate(slots):
             course = plan.course_of(slot)
             template = plan.template(course)
@@ -58,8 +57,7 @@ class ScalarLane:
             packets[start : start + size] = template.packet
             for offset, word in patches(template, ttl, encode_mark(ttl, plan.attempt_of(slot), plan.key)):
                 pack_into(packets, start + offset, word)
-            destinations.append(plan.destination_of(course))
-        return Block(slots, packets, size, destinations)
+        return Block(slots, packets, size)
 
     def unpack(self, ring: Ring) -> list[ReplyRow]:
         """Read replies to kinds of probes that we send; everything else is counted and dropped, whatever its bytes."""

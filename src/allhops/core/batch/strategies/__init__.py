@@ -1,0 +1,57 @@
+"""Which rows of which courses to ask next: one class per file, and the table of them.
+
+A strategy is shared by all windows of a batch, so that it may remember what it has learned. It is asked about courses
+none of whose probes is in flight or waits to be sent, in arrays, so it never sees a packet or a clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from numpy import bool_, int64, uint8
+    from numpy.typing import NDArray
+
+    from allhops.core.batch.survey import Survey
+    from allhops.core.plan import Plan
+
+
+class Asked(NamedTuple):
+    """What to send now, and for whom nothing is left to ask."""
+
+    slots: NDArray[int64]
+    """(m,): each unsent so far; in any order, the window spreads them."""
+    done: NDArray[bool_]
+    """(n,), one for each course that the strategy was asked about: it ends. Those without slots must be done."""
+
+
+class Inheritance(NamedTuple):
+    """Hops that were not asked because another course had met the same responder at the same TTL; k of them."""
+
+    course: NDArray[int64]
+    """(k,): course of the plan."""
+    ttl: NDArray[uint8]
+    """(k,)"""
+    responder: NDArray[uint8]
+    """(k, 16): packed address, left-aligned as in the ledger."""
+    donor: NDArray[uint8]
+    """(k, 16): destination of the course that measured it."""
+
+
+class Strategy(Protocol):
+    """See the module."""
+
+    spare_attempts: int
+    """Slots that it needs in each row besides those that the caller asked for."""
+
+    def begin(self, plan: Plan) -> NDArray[int64]:
+        """First slots of a new window: at least one for every course."""
+        ...
+
+    def proceed(self, plan: Plan, survey: Survey) -> Asked:
+        """Go on with the courses of a survey, in its order."""
+        ...
+
+    def inherited(self, plan: Plan, survey: Survey) -> Inheritance | None:
+        """Hops of courses that end now which they owe to others; None for none. Called once for each course."""
+        ...

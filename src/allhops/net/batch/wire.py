@@ -1,0 +1,96 @@
+"""The seam between a batch and a way to the wire.
+
+A wire tells which way each destination lies, leases a flow for a window of destinations that lie the same way, sends
+blocks and hands over what arrives as whole IP packets in a ring. All wires give the same results.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from allhops.core.lanes import Block, Ring
+    from allhops.core.ledger import Counters
+    from allhops.errors import AllhopsError
+    from allhops.model import Address
+    from allhops.options import TraceOptions
+
+
+class Way(NamedTuple):
+    """How packets for a destination leave this machine; destinations of one way share windows."""
+
+    version: int
+    source: bytes
+    """Packed source address."""
+    interface: int
+    """Its index; 0 where nobody needs it."""
+    next_hop: bytes | None
+    """Packed address of the gateway; None when the destination is on the link, or where nobody needs it."""
+
+
+class BatchLease(Protocol):
+    """A source address and port that are ours until `close`, for one window of destinations."""
+
+    @property
+    def source(self) -> bytes:
+        """Packed source address."""
+        ...
+
+    @property
+    def source_port(self) -> int:
+        """Source port, or ICMP identifier, of all its probes."""
+        ...
+
+    def expect(self, cookie: bytes) -> None:
+        """Let in replies that show this cookie, whatever port they show. Called once, before the first probe."""
+        ...
+
+    def send(self, block: Block, most: int) -> None:
+        """Hand at most `most` more packets of a block to the kernel, from `block.handed` on; advances `handed`.
+
+        Stops early where the kernel's queue is full or the network is down (the probe that found it so is the last that
+        was handed, with its errno in `errors`). Fills in `sent_ns` (wall clock; within a chunk interpolated) and
+        `errors`. Never raises.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the port back."""
+        ...
+
+
+class Wire(Protocol):
+    """One way to the wire for thousands of probes a second. Opened once, inside a running event loop."""
+
+    @property
+    def backend(self) -> str:
+        """Its name, as `Trace.backend` has it: "raw", "ring", "errqueue" or "simulated"."""
+        ...
+
+    def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
+        """Open what receives; `on_readable` is called on the loop when packets wait. Drops are counted in `counters`.
+
+        Raises: PrivilegeError, CapacityError.
+        """
+        ...
+
+    def ways(self, destinations: Sequence[Address], options: TraceOptions) -> list[Way | AllhopsError]:
+        """The way to each destination as the kernel has it now; in its place the error (no route, say) that forbids it.
+
+        Raises: UsageError for an interface or source address that there is not.
+        """
+        ...
+
+    def lease(self, way: Way, options: TraceOptions) -> BatchLease:
+        """A source port for probes that go this way. Raises: CapacityError, UsageError."""
+        ...
+
+    def receive(self, ring: Ring) -> None:
+        """Fill the ring (from row 0) with what waits; while more waits, `on_readable` is called again."""
+        ...
+
+    def close(self) -> None:
+        """Close every socket and stop listening. Leases that are still out are closed as well."""
+        ...
