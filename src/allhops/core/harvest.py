@@ -6,8 +6,8 @@ but for the stamps of replies that come late. This file knows no packet and no c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -161,6 +161,20 @@ class Harvest:
             error=explain_errno(int(self.errors[index])) if reason is StopReason.LOCAL_ERROR else None,
             backend=self.backend,
         )
+
+
+def joined(harvests: Sequence[Harvest]) -> Harvest:
+    """Harvests of one window as one."""
+    if len(harvests) == 1:
+        return harvests[0]
+    inherited = [harvest.inherited for harvest in harvests if harvest.inherited is not None]
+    columns = ("courses", "stop", "end_ttl", "last_ttl", "started_ns", "duration_ns", "errors")
+    whole: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in harvests]) for name in columns}
+    return replace(
+        harvests[0],
+        **whole,
+        inherited=type(inherited[0])(*map(np.concatenate, zip(*inherited, strict=True))) if inherited else None,
+    )
 
 
 def _view(column: bytearray) -> NDArray[np.uint8]:
