@@ -1,19 +1,31 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 import pytest
 
 from allhops.model import StopReason
-from allhops.net.batch.feed import LOOKUPS, Destination, Refused, feed
+from allhops.net.batch.feed import LOOKUPS, Destination, Refused
+from allhops.net.batch.feed import feed as numbered_feed
+from allhops.net.many import numbered
 from allhops.options import TraceOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 
     from allhops.model import Address
+    from allhops.net.batch.feed import Lookup
+
+
+async def feed(
+    destinations: Iterable[str | Address] | AsyncIterable[str | Address], options: TraceOptions, lookup: Lookup
+) -> AsyncGenerator[Destination | Refused, None]:
+    async with aclosing(numbered(destinations)) as source, aclosing(numbered_feed(source, options, lookup)) as fed:
+        async for member in fed:
+            yield member
 
 
 async def nobody(name: str, ip_version: int | None) -> Address | None:

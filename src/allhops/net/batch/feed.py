@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason
-from allhops.net.many import numbered, untraced
+from allhops.net.many import untraced
 from allhops.net.resolve import literal, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from allhops.model import Address, Trace
     from allhops.options import TraceOptions
@@ -43,12 +43,14 @@ class Refused(NamedTuple):
 
 
 async def feed(
-    destinations: Iterable[str | Address] | AsyncIterable[str | Address],
+    source: AsyncIterator[tuple[int, str | Address]],
     options: TraceOptions,
     lookup: Lookup | None = None,
 ) -> AsyncGenerator[Destination | Refused, None]:
-    """Each destination once it is known where it is, or why it is nowhere; `lookup` replaces the system's resolver."""
-    source = numbered(destinations)
+    """Each destination once it is known where it is, or why it is nowhere.
+
+    `source` has them with their positions in the caller's list; `lookup` replaces the system's resolver.
+    """
     asked: set[asyncio.Task[Destination | Refused]] = set()
     following: asyncio.Task[tuple[int, str | Address] | None] | None = None
     try:
@@ -83,7 +85,6 @@ async def feed(
         for task in asked:
             task.cancel()
         await asyncio.gather(*asked, *([following] if following is not None else []), return_exceptions=True)
-        await source.aclose()
 
 
 async def _next(source: AsyncIterator[tuple[int, str | Address]]) -> tuple[int, str | Address] | None:
