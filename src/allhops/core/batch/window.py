@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,14 +26,15 @@ from allhops.wire.classify import DESTINATION
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from allhops.core.batch.strategies import Strategy
-    from allhops.core.lanes import Block, Lane
+    from allhops.core.lanes import Block
     from allhops.core.ledger import Counters
     from allhops.core.plan import Plan
 
 Replies = TypeVar("Replies")
+Replies_contra = TypeVar("Replies_contra", contravariant=True)
 
 BLOCK_PROBES = 1024
 """Probes built together: arrays pay by then, and what a block holds is not too old when it leaves."""
@@ -57,6 +58,18 @@ class Tally:
     cancelled: int = 0
 
 
+class ArrayLane(Protocol[Replies_contra]):
+    """What a window needs of a lane (`allhops.core.lanes.Lane`), which may answer in arrays."""
+
+    def launch(self, plan: Plan, slots: array[int]) -> Block:
+        """Build the probes of these slots."""
+        ...
+
+    def record(self, plan: Plan, ledger: Ledger, replies: Replies_contra) -> ArrayLike:
+        """Fill the ledger; the slots that were answered now."""
+        ...
+
+
 class Window(Generic[Replies]):
     """All courses of one plan, which has one flow.
 
@@ -67,7 +80,7 @@ class Window(Generic[Replies]):
     def __init__(
         self,
         plan: Plan,
-        lane: Lane[Replies],
+        lane: ArrayLane[Replies],
         strategy: Strategy,
         *,
         counters: Counters,
