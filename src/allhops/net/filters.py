@@ -62,6 +62,11 @@ _Instruction = tuple[int, int, int, int]
 """(opcode, instructions to skip if true, if false, k)."""
 
 
+def answer_types(family: Family) -> tuple[int, ...]:
+    """The ICMP types that can answer a probe."""
+    return family.echo_reply, family.time_exceeded, family.unreachable, family.too_big[0], family.parameter_problem
+
+
 def answers_to(family: Family, ports: Collection[int]) -> list[_Instruction]:
     """A program that passes SYN-ACK and RST segments to these ports.
 
