@@ -141,6 +141,29 @@ def hold_source_flow(source: bytes, interface: int, options: TraceOptions, taken
     return _TAKERS[options.protocol](source, (host, 0, interface) if is_scoped else (host,), options, taken)
 
 
+def source_towards(destination: Address, options: TraceOptions) -> tuple[bytes, tuple[object, ...]]:
+    """(packed source address, where to bind for it: host and maybe flow and scope), as connecting chooses them.
+
+    Raises: UsageError, SendError, CapacityError, as `hold_port`.
+    """
+    with _route(destination, options, None) as route:
+        host, _, *rest = route.getsockname()
+        return _packed(route), (host, *rest)
+
+
+def check_source(options: TraceOptions) -> Address | None:
+    """The source address that was asked for, if one was, and it is this machine's.
+
+    Raises: UsageError for a source address or an interface that there is not, CapacityError.
+    """
+    source = None if options.source is None else _source_address(options.source)
+    with _open(source.version if source else 4, socket.SOCK_DGRAM) as sock:
+        bind_to_interface(sock, options.interface)
+        if options.source is not None:
+            _bind(sock, (options.source,), None)
+    return source
+
+
 def _hold_udp(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:
     sock = _route(destination, options, options.source_port)
     name = sock.getsockname()
@@ -148,11 +171,11 @@ def _hold_udp(destination: Address, options: TraceOptions, taken: Container[int]
 
 
 def _hold_tcp(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:
-    return _take_tcp(*_way_out(destination, options), options, taken)
+    return _take_tcp(*source_towards(destination, options), options, taken)
 
 
 def _hold_identifier(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:
-    return _take_identifier(*_way_out(destination, options), options, taken)
+    return _take_identifier(*source_towards(destination, options), options, taken)
 
 
 _HOLDERS: dict[Protocol, Callable[[Address, TraceOptions, Container[int]], Held]] = {
@@ -202,13 +225,6 @@ _TAKERS: dict[Protocol, Callable[[bytes, tuple[object, ...], TraceOptions, Conta
     Protocol.TCP: _take_tcp,
     Protocol.ICMP: _take_identifier,
 }
-
-
-def _way_out(destination: Address, options: TraceOptions) -> tuple[bytes, tuple[object, ...]]:
-    """(packed source address, where to bind for it: host and maybe flow and scope)."""
-    with _route(destination, options, None) as route:
-        host, _, *rest = route.getsockname()
-        return _packed(route), (host, *rest)
 
 
 def _route(destination: Address, options: TraceOptions, source_port: int | None) -> socket.socket:
@@ -268,13 +284,17 @@ def _bind(sock: socket.socket, where: tuple[object, ...], source_port: int | Non
 def _source_host(source: str | None, version: int) -> str:
     if source is None:
         return _ANY[version]
-    try:
-        address = ip_address(source)
-    except ValueError:
-        raise UsageError(f"source must be an IP address of this machine, not {source!r}") from None
+    address = _source_address(source)
     if address.version != version:
         raise UsageError(f"source {source} is IPv{address.version} but the destination is IPv{version}")
     return source
+
+
+def _source_address(source: str) -> Address:
+    try:
+        return ip_address(source)
+    except ValueError:
+        raise UsageError(f"source must be an IP address of this machine, not {source!r}") from None
 
 
 def _connect(sock: socket.socket, destination: Address, port: int) -> None:
