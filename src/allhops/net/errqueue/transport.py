@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from allhops.errors import PrivilegeError, SendError, UsageError, explain_errno
 from allhops.model import Protocol
 from allhops.net.errqueue.arrivals import Arrivals
-from allhops.net.errqueue.flow import FlowLease, Kind, ping_kind, udp_kind
+from allhops.net.errqueue.flow import FlowLease
+from allhops.net.errqueue.hearing import Kind, ping_kind, udp_kind
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.setup import errors_are_told
 from allhops.net.errqueue.station import Station
