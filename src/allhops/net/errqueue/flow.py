@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from allhops.net.errqueue.station import Station
     from allhops.net.source import Held
 
-_QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
+QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 SEND_TRIES = 32
 """Of one packet, while each failure is explained by an error that was pending."""
 UNEXPLAINED = 2
@@ -100,7 +100,7 @@ class FlowLease:
             code = self._send_one(packet[header + self._kind.kernel_header :], block, position)
             if name is not None and code:
                 self._outstanding.withdraw(name)
-            if code in _QUEUE_IS_FULL:
+            if code in QUEUE_IS_FULL:
                 break
             block.errors[position] = code
             block.handed += 1
@@ -119,7 +119,7 @@ class FlowLease:
             except OSError as error:
                 code = error.errno or errno.EIO
                 unexplained = 0 if self._drain_errors() else unexplained + 1
-                if code in _QUEUE_IS_FULL or unexplained == UNEXPLAINED:
+                if code in QUEUE_IS_FULL or unexplained == UNEXPLAINED:
                     return code
             else:
                 return 0
