@@ -44,7 +44,7 @@ async def resolve(
             raise ResolveError(f"{destination}: no such name{_of(ip_version)}")
     elif ip_version not in (None, address.version):
         raise ResolveError(f"{destination} is an IPv{address.version} address: drop the -{ip_version}")
-    return _traceable(_unmapped(address), str(destination))
+    return check_traceable(_unmapped(address), str(destination))
 
 
 def read_address(text: str) -> Address | None:
@@ -78,8 +78,8 @@ def _unmapped(address: Address) -> Address:
     return address
 
 
-def _traceable(address: Address, written: str) -> Address:
-    """Refuse what is nobody's address, with the reason."""
+def check_traceable(address: Address, written: str) -> Address:
+    """The same address; nobody's is refused. Raises: UsageError with the reason."""
     reason = None
     if address.is_multicast:
         reason = "a multicast group has no single path"
