@@ -6,7 +6,7 @@ What is no destination, and what does not resolve, becomes a record here; what i
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from allhops.cli.batch.entries import Name, Run, Single, read_entry, shown
 from allhops.cli.batch.keys import addresses_of, range_keys
@@ -30,8 +30,17 @@ LOOKUPS: Final = 64
 CHUNK: Final = 4_096
 """Addresses of a prefix that are sieved at once: what numpy needs to cost less than naming them one by one."""
 
-Destination = tuple[int, str, "Address"]
-"""(position among those traced, what the list says, address)."""
+
+class Destination(NamedTuple):
+    """What the engine is fed."""
+
+    position: int
+    """Among those traced."""
+    name: str
+    """As the list has it."""
+    address: Address
+
+
 _Found = tuple[str, "Address"]
 _Answer = tuple[int, str, "Address | str"]
 """(number of the line, name, its address or why there is none)."""
@@ -75,7 +84,7 @@ class Destinations:
                     return
                 for text, address in found:
                     self._sieve.accounts.traced += 1
-                    yield position, text, address
+                    yield Destination(position, text, address)
                     if self._stopped.is_set():
                         return
                     position += 1
@@ -121,21 +130,14 @@ class Destinations:
         try:
             if line.is_cut:
                 raise UsageError(f"longer than {MAX_LINE_BYTES} bytes")
-            entry = read_entry(line.content)
-            if entry is not None and not isinstance(entry, Name):
-                self._check_version(entry.version if isinstance(entry, Run) else entry.address.version)
-        except UsageError as error:
+            return read_entry(line.content, self._options.ip_version)
+        except (UsageError, ResolveError) as error:
             if self._sieve.line(line.number):
                 self._sieve.accounts.bad += 1
                 text, reason = shown(line.content), str(error)
                 sentence = reason if text in reason else f"{text!r}: {reason}"
                 self._tell(line.number, text, sentence, StopReason.BAD_DESTINATION)
             return None
-        return entry
-
-    def _check_version(self, version: int) -> None:
-        if self._options.ip_version not in (None, version):
-            raise UsageError(f"this is IPv{version}: drop the -{self._options.ip_version}")
 
     def _of_run(self, run: Run) -> Iterator[list[_Found]]:
         for start in range(0, run.size, CHUNK):

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allhops.errors import UsageError
-from allhops.net.resolve import check_traceable, read_address
+from allhops.net.resolve import literal
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network
@@ -35,8 +35,6 @@ _WITH_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):\d+")
 _NAME = re.compile(r"[\w.-]+")
 _PREFIX_LENGTH = re.compile(r"[0-9]{1,3}", re.ASCII)
 _MAPPED_BITS = 96
-_FIRST_UNICAST, _LAST_UNICAST = 1, 223
-"""First octets of addresses that need no closer look."""
 
 
 class Single(NamedTuple):
@@ -63,10 +61,10 @@ class Name(NamedTuple):
 Entry = Single | Run | Name
 
 
-def read_entry(line: bytes) -> Entry | None:
+def read_entry(line: bytes, ip_version: int | None = None) -> Entry | None:
     """What a line asks for, None for nothing.
 
-    Raises: UsageError with the reason when it is no destination.
+    Raises: UsageError with the reason when it is no destination, ResolveError when it is not of the asked IP version.
     """
     text = _text_of(line)
     if not text:
@@ -75,10 +73,9 @@ def read_entry(line: bytes) -> Entry | None:
         # Most lines of long lists, ten times as fast as below; as strict about leading zeros and short forms.
         number = socket.inet_pton(socket.AF_INET, text)
     except (OSError, ValueError):
-        return _read_slowly(text)
+        return _read_slowly(text, ip_version)
     address = IPv4Address(number)
-    if not _FIRST_UNICAST <= number[0] <= _LAST_UNICAST:
-        check_traceable(address, text)
+    literal(address, ip_version)
     return Single(text, address)
 
 
@@ -98,25 +95,24 @@ def _text_of(line: bytes) -> str:
         raise UsageError("this is no UTF-8") from None
 
 
-def _read_slowly(text: str) -> Entry:
+def _read_slowly(text: str, ip_version: int | None) -> Entry:
     if len(text) > _MAX_TEXT:
         raise UsageError(f"{len(text)} characters are more than a destination has")
     if len(text.split(None, 1)) > 1:
         raise UsageError("one destination a line, and nothing behind it but a # comment")
     if "/" in text:
-        return _run_of(text)
+        return _run_of(text, ip_version)
     if (with_port := _WITH_PORT.fullmatch(text)) is not None:
         raise UsageError(f"a destination has no port: write {with_port[1]}, and choose the port with -p")
-    address = read_address(text)
+    address = literal(text, ip_version)
     if address is not None:
-        check_traceable(address, text)
         return Single(text, address)
     if not _NAME.fullmatch(text):
         raise UsageError("neither a name nor an address")
     return Name(text)
 
 
-def _run_of(text: str) -> Run:
+def _run_of(text: str, ip_version: int | None) -> Run:
     network = read_prefix(text)
     if network.num_addresses > MAX_PREFIX_ADDRESSES:
         count = network.num_addresses
@@ -125,7 +121,7 @@ def _run_of(text: str) -> Run:
             "split it, or pick addresses from it"
         )
     for end in (network[0], network[-1]):
-        check_traceable(end, str(end))
+        literal(end, ip_version)  # what nobody has is cut where no prefix crosses it, but for :: itself
     return Run(network.version, int(network[0]), network.num_addresses)
 
 
