@@ -12,7 +12,7 @@ import numpy as np
 
 from allhops.core.evidence import ALT_ADDR, DIRECT, EVIDENCE_BIT, SHORT_QUOTE
 from allhops.core.lanes.columns import CODE_OF
-from allhops.core.lanes.tables import tables_of
+from allhops.core.lanes.tables import is_same_address, tables_of
 from allhops.core.ledger import UNSENT
 from allhops.model import Evidence
 from allhops.wire.classify import DESTINATION
@@ -59,7 +59,7 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     as_sent &= (ip_id < 0) | (ip_id == mark)
     has_balance = has_mark & (balance >= 0)
     as_sent &= ~has_balance | (balance == tables.balances[position])
-    as_sent &= ~is_quote | (columns["source"] == tables.source).all(axis=1)
+    as_sent &= ~is_quote | is_same_address(columns["source"], tables.source)
     is_secret_flow = ~is_quote if plan.options.source_port is None else np.False_
     as_sent &= knows_cookie | has_balance | has_checksum | is_secret_flow
     slot = np.where(as_sent, course * plan.slots_per_course + position, 0)
@@ -80,7 +80,7 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
         (Evidence.IP_ID, ip_id >= 0),
     ):
         matched |= is_shown * np.uint16(bit[evidence])
-    is_elsewhere = (columns["responder"] != columns["destination"]).any(axis=1)
+    is_elsewhere = ~is_same_address(columns["responder"], columns["destination"])
     flags = ((columns["kind"] == DESTINATION) & is_elsewhere) * np.uint8(ALT_ADDR)
     flags |= np.where(is_quote, ~has_cookie * np.uint8(SHORT_QUOTE), np.uint8(DIRECT))
     return Claims(slot, matched, flags, as_sent, is_strange)

@@ -35,26 +35,15 @@ _WIDTHS = (128, 320, 768, ROW_SIZE)
 extensions the second."""
 
 _KINDS = {version: np.frombuffer(kinds, np.uint8) for version, kinds in ERROR_KINDS.items()}
-_NO_LAYOUT = 0xFF
-
-
-def _layout_codes(version: int) -> NDArray[np.uint8]:
-    """Protocol number to layout code."""
-    codes = np.full(256, _NO_LAYOUT, np.uint8)
-    for (of, protocol), code in CODE_OF.items():
-        if of == version:
-            codes[protocol] = code
-    return codes
-
-
-_LAYOUTS = {version: _layout_codes(version) for version in FAMILIES}
+_LAYOUTS = {version: [layout for layout in LAYOUT_CODES if layout.family.version == version] for version in FAMILIES}
+_OPAQUE = np.dtype(f"V{ROW.itemsize}")
 
 
 class Skimmed(NamedTuple):
     """What n packets say, as far as they were read."""
 
     columns: NDArray[Any]
-    """(n,) of `ROW`: replies at their packets' places; all zero where there is none."""
+    """(n,) of `ROW`: replies at their packets' places, stamps and hearsay at all of them."""
     is_reply: NDArray[np.bool_]
     is_unread: NDArray[np.bool_]
     """Which ones to look at one by one."""
@@ -78,9 +67,9 @@ class _Packets:
 
     def where(self, mask: NDArray[np.bool_]) -> _Packets:
         """Those of a mask, side by side again."""
-        if mask.all():
-            return self
         chosen = np.flatnonzero(mask)
+        if len(chosen) == len(mask):
+            return self
         return _Packets(self.index[chosen], self.head.take(chosen, axis=0), self.end[chosen])
 
     def byte(self, offset: int) -> NDArray[np.uint8]:
@@ -124,9 +113,8 @@ def skim(ring: Ring) -> Skimmed:
             if mask.any():
                 packets = _Packets(index, head, lengths).where(mask)
                 foreign += _skim_family(result, family, packets, width)
-    replies = result.is_reply
-    result.columns["stamp_ns"] = np.where(replies, np.frombuffer(ring.stamps_ns, np.int64)[:count], 0)
-    result.columns["hearsay"] = np.where(replies, np.frombuffer(ring.hearsay, np.uint8)[:count], 0)
+    result.columns["stamp_ns"] = np.frombuffer(ring.stamps_ns, np.int64)[:count]
+    result.columns["hearsay"] = np.frombuffer(ring.hearsay, np.uint8)[:count]
     return result._replace(foreign=foreign)
 
 
@@ -135,12 +123,16 @@ def _by_length(ring: Ring) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint8
     count = ring.count
     rows = np.frombuffer(ring.rows, np.uint8).reshape(ring.capacity, ROW_SIZE)[:count]
     lengths = np.frombuffer(ring.lengths, np.uint32)[:count]
-    classes = np.searchsorted(_WIDTHS, lengths)
-    for number, width in enumerate(_WIDTHS):
-        index = np.flatnonzero(classes == number)
-        if len(index) == count:
-            yield width, index, rows[:, :width].copy()
-        elif len(index):
+    if not count:
+        return
+    if lengths.max() <= _WIDTHS[0]:
+        yield _WIDTHS[0], np.arange(count), rows[:, : _WIDTHS[0]].copy()
+        return
+    longer_than = 0
+    for width in _WIDTHS:
+        index = np.flatnonzero((lengths <= width) & (lengths > longer_than))
+        longer_than = width
+        if len(index):
             yield width, index, rows[index, :width]
 
 
@@ -153,7 +145,8 @@ def _skim_family(result: Skimmed, family: Family, packets: _Packets, width: int)
     sound = _Packets(packets.index, packets.head, end).where(is_sound)
     if not len(sound):
         return 0
-    sound.head[np.arange(width, dtype=np.int32) >= sound.end[:, None]] = 0
+    first_end = int(sound.end.min())
+    sound.head[:, first_end:] *= np.arange(first_end, width, dtype=np.int16) < sound.end.astype(np.int16)[:, None]
     protocol = sound.byte(family.protocol_offset)
     is_icmp = protocol == family.icmp_protocol
     if not is_icmp.all():
@@ -200,20 +193,16 @@ def _skim_errors(result: Skimmed, family: Family, packets: _Packets, kind: NDArr
     quote = header + ICMP_HEADER
     if not len(packets):
         return
-    code = _LAYOUTS[family.version][packets.byte(quote + family.protocol_offset)]
+    protocol = packets.byte(quote + family.protocol_offset)
     first = packets.byte(quote)
     is_ordinary = (first >> 4 == family.version) & (family.header_length(first) == header)  # type: ignore[arg-type]  # as above
     is_ordinary &= packets.end >= quote + header + SHORTEST_QUOTE
-    for number in np.unique(code[is_ordinary]).tolist():
-        if number == _NO_LAYOUT:
-            continue
-        layout = LAYOUT_CODES[number]
-        mask = is_ordinary & (code == number)
+    for layout in _LAYOUTS[family.version]:
+        mask = is_ordinary & (protocol == layout.protocol)
         if layout.protocol == family.icmp_protocol:
             mask &= packets.byte(quote + header) == family.echo_request
-        chosen = packets.where(mask)
-        if len(chosen):
-            _enter_errors(result, layout, chosen, kind[mask])
+        if mask.any():
+            _enter_errors(result, layout, packets.where(mask), kind[mask])
 
 
 def _enter_errors(result: Skimmed, layout: Layout, packets: _Packets, kind: NDArray[np.uint8]) -> None:
@@ -373,6 +362,7 @@ def _nonzero(word: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _enter(result: Skimmed, packets: _Packets, columns: NDArray[Any]) -> None:
-    result.columns[packets.index] = columns
+    # As opaque bytes: an array of records is copied field by field.
+    result.columns.view(_OPAQUE)[packets.index] = columns.view(_OPAQUE)
     result.is_reply[packets.index] = True
     result.is_unread[packets.index] = False
