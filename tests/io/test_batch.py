@@ -132,9 +132,11 @@ async def test_a_slow_consumer_slows_the_feed_down() -> None:
 
 async def test_whoever_leaves_leaves_nothing_behind() -> None:
     net = SyntheticInternet(3, destinations=2_000)
-    async with Batch(OPTIONS, strategy="parallel", wire=FakeWire(net), rate_pps=20_000) as batch:
-        async with aclosing(batch.run(fed(net.destinations().tolist()))) as ended:
-            await anext(ended)
+    async with (
+        Batch(OPTIONS, strategy="parallel", wire=FakeWire(net), rate_pps=20_000) as batch,
+        aclosing(batch.run(fed(net.destinations().tolist()))) as ended,
+    ):
+        await anext(ended)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     stats = batch.stats
     assert stats.in_flight == 0

@@ -13,6 +13,7 @@ from allhops.core.lanes.scalar import ScalarLane
 from allhops.core.ledger import Counters
 from allhops.core.plan import Plan
 from allhops.net.batch.raw import RawWire
+from allhops.net.batch.rings import RingWire
 from allhops.net.batch.wire import Way
 from allhops.wire.probes import LAYOUTS
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from allhops.net.batch.wire import BatchLease, Wire
     from allhops.options import TraceOptions
 
-WIRES: dict[str, type[RawWire]] = {"raw": RawWire}
+WIRES: dict[str, type[RawWire] | type[RingWire]] = {"raw": RawWire, "ring": RingWire}
 KEY, COOKIE = 0x1234, b"yarn"
 PATIENCE_S = 10.0
 """Long enough for any lab: a reply that never comes fails the test, and nothing else waits for this."""

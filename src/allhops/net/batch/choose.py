@@ -1,42 +1,54 @@
-"""Which way to the wire a batch takes: the best that this machine allows, or the one that was asked for."""
+"""Which way to the wire a batch takes: the fastest that this machine allows, or the one that was asked for."""
 
 from __future__ import annotations
 
-from importlib import import_module
+import importlib
+import logging
 from typing import TYPE_CHECKING
 
-from allhops.errors import PrivilegeError, UsageError
+from allhops.errors import CapacityError, PrivilegeError, UsageError
+from allhops.net.batch.raw import RawWire
+from allhops.net.batch.rings import RingWire
 
 if TYPE_CHECKING:
     from allhops.core.ledger import Counters
     from allhops.net.batch.wire import Wire
+    from allhops.options import TraceOptions
 
-WIRES = {
-    "raw": "allhops.net.batch.raw:RawWire",
-    "errqueue": "allhops.net.errqueue.batch:ErrorQueueWire",
-}
-"""Name to class, the best first; each is imported when it is tried."""
 AUTO = "auto"
+BACKENDS = ("ring", "raw", "errqueue")
+"""Fastest first."""
+
+_log = logging.getLogger("allhops")
 
 
-def open_wire(backend: str, counters: Counters) -> Wire:
-    """The wire of that name, open; the best that opens for `AUTO`.
+def open_wire(backend: str, options: TraceOptions, counters: Counters) -> Wire:
+    """Open a wire inside a running event loop; drops are counted in `counters`.
 
-    Raises: UsageError for a name that there is not, PrivilegeError, CapacityError.
+    What `options` need privileges for is open when this returns: they may be dropped then. `backend` is one of
+    `BACKENDS`, or `AUTO` for the first of them that can be opened.
+    Raises: UsageError, and when no wire can be opened what the last one said: PrivilegeError, CapacityError.
     """
-    if backend not in (AUTO, *WIRES):
-        raise UsageError(f"backend must be one of {', '.join((AUTO, *WIRES))}, not {backend!r}")
-    *better, last = WIRES if backend == AUTO else (backend,)
+    if backend not in (AUTO, *BACKENDS):
+        raise UsageError(f"backend must be {AUTO} or one of {', '.join(BACKENDS)}, not {backend!r}")
+    *better, last = BACKENDS if backend == AUTO else (backend,)
     for name in better:
+        wire = _make(name, options)
         try:
-            return _opened(name, counters)
-        except PrivilegeError:
-            continue
-    return _opened(last, counters)
-
-
-def _opened(name: str, counters: Counters) -> Wire:
-    module, _, class_name = WIRES[name].partition(":")
-    wire: Wire = getattr(import_module(module), class_name)()
+            wire.open(counters)
+        except (PrivilegeError, CapacityError) as error:
+            _log.debug("no %s: %s", name, error)
+        else:
+            return wire
+    wire = _make(last, options)
     wire.open(counters)
+    return wire
+
+
+def _make(name: str, options: TraceOptions) -> Wire:
+    if name == "ring":
+        return RingWire(options)
+    if name == "raw":
+        return RawWire(options)
+    wire: Wire = importlib.import_module("allhops.net.errqueue.batch").ErrorQueueWire()  # only where nothing else goes
     return wire

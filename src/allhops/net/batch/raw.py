@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from allhops.model import Address
     from allhops.net.batch.wire import Way
 
+_DOMAINS = {4: socket.AF_INET, 6: socket.AF_INET6}
+
 
 class RawSenders:
     """One socket for each IP version and interface that is asked for, opened when it is."""
@@ -143,6 +145,3 @@ def has_family(version: int) -> bool:
     except OSError as error:
         return error.errno != errno.EAFNOSUPPORT
     return True
-
-
-_DOMAINS = {4: socket.AF_INET, 6: socket.AF_INET6}
