@@ -102,7 +102,8 @@ class Sheet:
 
 def stack(sheets: Sequence[Sheet]) -> Sheet:
     """One sheet of several."""
-    rows = np.concatenate([np.zeros(0, ROW), *(sheet.rows for sheet in sheets)])
+    # By bytes: concatenating records goes field by field, ten times as long.
+    rows = np.frombuffer(bytearray().join(sheet.rows.tobytes() for sheet in sheets), ROW)
     texts = np.array([len(sheet.extensions) for sheet in sheets], np.int64)
     before = np.repeat(np.cumsum(texts) - texts, [len(sheet) for sheet in sheets])
     rows["extensions"] += np.where(rows["extensions"] > 0, before, 0).astype(np.int32)

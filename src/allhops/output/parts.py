@@ -9,8 +9,11 @@ parts hold.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import IO, TYPE_CHECKING
+
+from allhops.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,38 +31,31 @@ class Parts:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.directory = path.with_name(path.name + ".parts")
-
-    @property
-    def exists(self) -> bool:
-        """Whether there is anything: the joined file, or parts of it."""
-        return self.path.exists() or self.directory.exists()
+        self._lock: int | None = None
 
     def files(self) -> list[Path]:
         """What holds the rows by now, each of them once: the joined file, or the parts in order."""
         return [self.path] if self.path.exists() else self._parts()
 
-    def begin(self) -> None:
-        """Make the directory, and drop what an earlier process left behind that does not count."""
-        if self.path.exists():
-            self.drop()
-        else:
-            self.directory.mkdir(exist_ok=True)
-            for leftover in self.directory.glob(f"*{_UNFINISHED}"):
-                leftover.unlink()
-            _sync_directory(self.directory.parent)
-        _unfinished(self.path).unlink(missing_ok=True)
+    def begin(self, *, anew: bool = False) -> None:
+        """Make the directory, keep others out, and drop what does not count; `anew`: drop everything.
 
-    def reset(self) -> None:
-        """Drop everything, and begin."""
-        self.path.unlink(missing_ok=True)
-        self.drop()
-        self.begin()
+        Raises: UsageError while another process writes there, OSError.
+        """
+        self.directory.mkdir(exist_ok=True)
+        self._lock = _locked(self.directory)
+        if anew or self.path.exists():
+            self._drop_parts()
+        if anew:
+            self.path.unlink(missing_ok=True)
+        for leftover in (_unfinished(self.path), *self.directory.glob(f"*{_UNFINISHED}")):
+            leftover.unlink(missing_ok=True)
+        _sync_directory(self.directory.parent)
 
     def add(self, write: Write) -> None:
         """One more part, durable once this returns. Raises: OSError; then there is no such part."""
         if self.path.exists():
             # It becomes the first part: while there is a joined file, the parts beside it do not count.
-            self.directory.mkdir(exist_ok=True)
             self.path.rename(self.directory / _PART.format(0))
             _sync_directory(self.path.parent)
         known = self._parts()
@@ -70,16 +66,20 @@ class Parts:
         """Make the joined file, durable, then drop the parts. Raises: OSError; then the parts are still there."""
         if not self.path.exists():
             _write_durably(self.path, write)
-        self.drop()
-
-    def drop(self) -> None:
-        """Remove the parts, and the directory if nothing else is in it."""
-        if not self.directory.exists():
-            return
-        for file in (*self._parts(), *self.directory.glob(f"*{_UNFINISHED}")):
-            file.unlink()
+        self._drop_parts()
         if not any(self.directory.iterdir()):
             self.directory.rmdir()
+        self.release()
+
+    def release(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _drop_parts(self) -> None:
+        for file in self._parts():
+            file.unlink()
 
     def _parts(self) -> list[Path]:
         return sorted(self.directory.glob(_PART.format(0).replace("000000", "*")))
@@ -87,6 +87,17 @@ class Parts:
 
 def _unfinished(path: Path) -> Path:
     return path.with_name(path.name + _UNFINISHED)
+
+
+def _locked(directory: Path) -> int:
+    """A descriptor of the directory that keeps others out until it is closed, by whatever ends this process."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UsageError(f"{directory}: another process writes there: wait for it, or choose another file") from None
+    return descriptor
 
 
 def _write_durably(path: Path, write: Write) -> None:

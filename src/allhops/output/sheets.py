@@ -217,10 +217,9 @@ def _all_sized(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _sized(address: Address | None) -> NDArray[np.uint8]:
-    """(`SIZED_ADDRESS`,)"""
-    if address is None:
-        return np.zeros(SIZED_ADDRESS, np.uint8)
-    return _all_sized(np.frombuffer(address.packed, np.uint8)[None])[0]
+    """One of them: (`SIZED_ADDRESS`,)."""
+    packed = b"" if address is None else address.packed
+    return np.frombuffer(bytes([len(packed)]) + packed.ljust(SIZED_ADDRESS - 1, b"\0"), np.uint8)
 
 
 def _extensions_text(extensions: Sequence[Extension]) -> str:
