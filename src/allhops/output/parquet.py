@@ -15,18 +15,16 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from allhops.core.paths import address_text
 from allhops.errors import UsageError
-from allhops.output.columns import COLUMNS, SCHEMA, UNKNOWN, Addresses, Column, Sheet, Words, stack
+from allhops.output.columns import COLUMNS, SCHEMA, Sheet, stack
 from allhops.output.parts import Parts
 from allhops.output.sheets import sheet_of_harvest, sheet_of_trace
+from allhops.output.tables import Tables, integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Future
     from os import PathLike
-
-    from numpy.typing import NDArray
 
     from allhops.core.harvest import Harvest
     from allhops.model import Trace
@@ -61,13 +59,11 @@ class ParquetWriter:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._arrow, self._parquet = _import_pyarrow()
+        self._tables = Tables(self._arrow)
         self._path = Path(path)
         self._parts = Parts(self._path)
         self._fingerprint = {"schema": SCHEMA, **fingerprint}
-        self._schema = self._arrow.schema(
-            [(column.name, self._type(column)) for column in COLUMNS],
-            metadata={_METADATA: json.dumps(self._fingerprint)},
-        )
+        self._schema = self._tables.schema.with_metadata({_METADATA: json.dumps(self._fingerprint)})
         self._sheets: list[Sheet] = []
         self._rows = 0
         self._clock = clock
@@ -80,7 +76,7 @@ class ParquetWriter:
         self._parts.begin(anew=force)
 
     def harvest(self, harvest: Harvest) -> None:
-        """The rows of each course. Raises: OSError."""
+        """The rows of each course. Raises: OSError, of an earlier part as well; the rows are gathered all the same."""
         if len(harvest):
             self._gather(sheet_of_harvest(harvest))
 
@@ -114,8 +110,8 @@ class ParquetWriter:
         last: tuple[Any, Any] | None = None
         for table in self._stored(["destination", "position"]):
             names, positions = table["destination"].combine_chunks(), table["position"].combine_chunks()
-            codes = _integers(names.indices)
-            numbers = _integers(positions)
+            codes = integers(names.indices)
+            numbers = integers(positions)
             changes = np.flatnonzero((np.diff(codes) != 0) | (np.diff(numbers) != 0)) + 1
             texts = names.dictionary.to_pylist()
             for at in (0, *changes.tolist()):
@@ -153,12 +149,12 @@ class ParquetWriter:
         return begun
 
     def _gather(self, sheet: Sheet) -> None:
-        if self._writing is not None and self._writing.done():
-            self._settle()
         if not self._sheets:
             self._gathered_since = self._clock()
         self._sheets.append(sheet)
         self._rows += len(sheet)
+        if self._writing is not None and self._writing.done():
+            self._settle()
         if self._rows >= ROWS_PER_PART or self._clock() - self._gathered_since >= SECONDS_PER_PART:
             self._settle()
             self._start_part()
@@ -182,7 +178,7 @@ class ParquetWriter:
 
     def _add_part(self, sheets: list[Sheet]) -> None:
         """In the thread: most of it is pyarrow's, which lets the event loop run meanwhile."""
-        table = self._table(stack(sheets))
+        table = self._tables.table(stack(sheets))
         self._parts.add(lambda file: self._write([table], file))
 
     def _stored(self, columns: list[str] | None = None) -> Iterator[Any]:
@@ -204,78 +200,10 @@ class ParquetWriter:
             for table in tables:
                 waiting.append(table)
                 if sum(map(len, waiting)) >= ROWS_PER_GROUP:
-                    writer.write_table(self._merged(waiting))
+                    writer.write_table(self._tables.merged(waiting))
                     waiting = []
             if waiting:
-                writer.write_table(self._merged(waiting))
-
-    def _merged(self, tables: list[Any]) -> Any:
-        """One table with one dictionary a column: with several, a group of rows has none."""
-        return self._arrow.concat_tables(tables).unify_dictionaries().combine_chunks()
-
-    def _table(self, sheet: Sheet) -> Any:
-        traces = np.repeat(np.arange(len(sheet.counts)), sheet.counts)
-        trace_of_row = self._numbers(self._arrow.int64(), traces, None)
-        arrays = []
-        for column in COLUMNS:
-            array = self._array(column, sheet)
-            arrays.append(array.take(trace_of_row) if column.is_of_trace else array)
-        return self._arrow.table(arrays, schema=self._schema)
-
-    def _array(self, column: Column, sheet: Sheet) -> Any:
-        values = column.read(sheet)
-        if isinstance(values, Addresses):
-            return self._addresses(values)
-        if isinstance(values, Words):
-            return self._words(values)
-        stored = np.int64 if column.type == "timestamp" else column.type
-        return self._numbers(self._type(column), values.values.astype(stored), values.known)
-
-    # From buffers throughout: `pyarrow.array` imports pandas, where there is one: 0.3 s and 60 MB.
-
-    def _numbers(self, kind: Any, values: NDArray[Any], known: NDArray[np.bool_] | None) -> Any:
-        arrow = self._arrow
-        is_valid = None if known is None else arrow.py_buffer(np.packbits(known, bitorder="little"))
-        return arrow.Array.from_buffers(kind, len(values), [is_valid, arrow.py_buffer(np.ascontiguousarray(values))])
-
-    def _words(self, values: Words) -> Any:
-        arrow = self._arrow
-        encoded = [word.encode() for word in values.words]
-        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-        words = arrow.Array.from_buffers(
-            arrow.string(), len(encoded), [None, arrow.py_buffer(ends), arrow.py_buffer(b"".join(encoded))]
-        )
-        codes = values.codes if values.known is None else np.where(values.known, values.codes, 0)
-        numbers = self._numbers(arrow.int32(), codes.astype(np.int32), values.known)
-        return arrow.DictionaryArray.from_arrays(numbers, words)
-
-    def _addresses(self, values: Addresses) -> Any:
-        arrow, width = self._arrow, values.sized.shape[1]
-        packed = arrow.FixedSizeBinaryArray.from_buffers(
-            arrow.binary(width), len(values.sized), [None, arrow.py_buffer(np.ascontiguousarray(values.sized))]
-        ).dictionary_encode()
-        sized: list[bytes] = packed.dictionary.to_pylist()
-        texts = [address_text(one[1 : 1 + one[0]]) if one[0] else "" for one in sized]
-        return self._words(Words(_integers(packed.indices), texts, values.sized[:, 0] > 0))
-
-    def _type(self, column: Column) -> Any:
-        arrow = self._arrow
-        if column.type == "text":
-            return arrow.dictionary(arrow.int32(), arrow.string())
-        return arrow.timestamp("ns", "UTC") if column.type == "timestamp" else getattr(arrow, column.type)()
-
-
-def _integers(array: Any) -> NDArray[Any]:
-    """What an array of integers holds, `UNKNOWN` for null; its own `to_numpy` imports pandas."""
-    kind = np.dtype(str(array.type))
-    if not len(array):
-        return np.zeros(0, kind)
-    is_valid, data = array.buffers()
-    values = np.frombuffer(data, kind, len(array), array.offset * kind.itemsize)
-    if is_valid is None:
-        return values
-    known = np.unpackbits(np.frombuffer(is_valid, np.uint8), bitorder="little")[array.offset :][: len(array)]
-    return np.where(known, values, UNKNOWN)
+                writer.write_table(self._tables.merged(waiting))
 
 
 def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:

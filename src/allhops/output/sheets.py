@@ -13,6 +13,7 @@ from allhops.core.evidence import DIRECT, FLAG_BIT, bits_of
 from allhops.core.harvest import STOP_REASONS
 from allhops.core.lanes.hearsay import QUOTED_HEADER
 from allhops.core.ledger import STATES
+from allhops.enrich.clean import clean_text
 from allhops.errors import explain_errno
 from allhops.model import StopReason
 from allhops.output.columns import (
@@ -85,7 +86,7 @@ def sheet_of_trace(trace: Trace, position: int | None = None) -> Sheet:
         destinations=[_storable(trace.destination)],
         protocols=[trace.protocol],
         backends=[trace.backend],
-        errors=[trace.error],
+        errors=[trace.error and clean_text(trace.error)],
         rows=np.concatenate(rows),
         counts=np.array([len(rows)]),
         extensions=extensions,
