@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allhops.cli.batch import destinations as feeding
-from allhops.cli.batch.destinations import LOOKUPS, Destinations
+from allhops.cli.batch.destinations import Destinations
 from allhops.cli.batch.entries import MAX_PREFIX_ADDRESSES, Name, Run, Single, read_entry
 from allhops.cli.batch.exclude import Exclusions, read_exclusions
 from allhops.cli.batch.keys import range_keys
@@ -25,6 +25,7 @@ from allhops.cli.batch.sieve import Sieve
 from allhops.cli.batch.source import Source
 from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason, Trace
+from allhops.net.batch.feed import LOOKUPS
 from allhops.options import TraceOptions
 
 if TYPE_CHECKING:
