@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from allhops.core.lanes import Block
+from allhops.core.lanes import ROW_SIZE, Block
 from allhops.core.lanes.claims import Claims, claim
-from allhops.core.lanes.columns import VectorReplies, write_row
+from allhops.core.lanes.columns import VectorReplies, columns_of
 from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect
 from allhops.core.lanes.entry import enter
 from allhops.core.lanes.matching import Match, is_of, match
@@ -71,20 +71,27 @@ class VectorLane:
         columns, is_reply, is_unread, foreign, extensions = skim(ring)
         self.counters.foreign += foreign
         if is_unread.any():
-            view = memoryview(ring.rows)
-            row_size = len(view) // ring.capacity
-            for position in np.flatnonzero(is_unread).tolist():
-                start = position * row_size
-                row = dissect(view[start : start + ring.lengths[position]], ring.stamps_ns[position])
-                if not isinstance(row, Refusal):
-                    write_row(columns, position, row._replace(hearsay=ring.hearsay[position]), extensions)
-                    is_reply[position] = True
-                elif row is MALFORMED:
-                    self.counters.malformed += 1
-                else:
-                    self.counters.foreign += 1
+            places, rows = self._dissect(ring, np.flatnonzero(is_unread))
+            columns[places] = columns_of(rows, extensions)
+            is_reply[places] = True
         replies = VectorReplies(columns, extensions)
         return replies if is_reply.all() else replies.select(is_reply)
+
+    def _dissect(self, ring: Ring, unread: NDArray[Any]) -> tuple[list[int], list[ReplyRow]]:
+        """The scalar lane's rows of some packets, and their places."""
+        places, rows = [], []
+        view = memoryview(ring.rows)
+        for place in unread.tolist():
+            start = place * ROW_SIZE
+            row = dissect(view[start : start + ring.lengths[place]], ring.stamps_ns[place])
+            if not isinstance(row, Refusal):
+                places.append(place)
+                rows.append(row._replace(hearsay=ring.hearsay[place]))
+            elif row is MALFORMED:
+                self.counters.malformed += 1
+            else:
+                self.counters.foreign += 1
+        return places, rows
 
     def disown(self, replies: VectorReplies) -> None:
         """Count replies to nobody's probes."""
