@@ -12,7 +12,7 @@ import os
 import sys
 from importlib import import_module
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvloop
 
@@ -23,16 +23,11 @@ from allhops.core.plan import Plan
 from allhops.errors import AllhopsError
 from allhops.model import Protocol
 from allhops.net import privileges
+from allhops.net.batch.raw import RawWire
 from allhops.net.batch.wire import Way
 from allhops.net.errqueue.batch import ErrorQueueWire
-from allhops.net.raw import RawTransport
 from allhops.options import TraceOptions
 from allhops.wire.probes import LAYOUTS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from allhops.model import Address
 
 NOBODY = "65534"
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -58,20 +53,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--raw", action="store_true", help="with all privileges, by raw sockets")
     parser.add_argument("--again", type=int, help="a TTL to ask alone once the first probes have timed out")
     return parser.parse_args()
-
-
-class RawWire:
-    """Raw sockets behind the seam of windows: all destinations of the lab lie the same way."""
-
-    def __init__(self) -> None:
-        self.transport = RawTransport()
-        self.open, self.receive, self.close = self.transport.open, self.transport.receive, self.transport.close
-
-    def ways(self, destinations: Sequence[Address], options: TraceOptions) -> list[Any]:
-        return list(destinations)
-
-    def lease(self, way: Address, options: TraceOptions) -> Any:
-        return self.transport.lease(way, options)
 
 
 class Window:
@@ -102,7 +83,6 @@ class Window:
         self.lease.expect(COOKIE)
         self.ledger = Ledger(self.plan.slots, counters)
         self.lane = ScalarLane(counters)
-        self.is_raw = options.raw
 
     def slots(self) -> list[int]:
         """All that are asked, one TTL of all destinations after the other."""
@@ -120,11 +100,8 @@ class Window:
             self.ledger.state[slot] = IN_FLIGHT
         while block.handed < len(block):
             before = block.handed
-            if self.is_raw:
-                self.lease.send(block)
-            else:
-                self.lease.send(block, 100)
-            assert before < block.handed <= before + max(100, self.is_raw * len(block))
+            self.lease.send(block, 100)
+            assert before < block.handed <= before + 100
         for slot, sent_ns, error in zip(slots, block.sent_ns, block.errors, strict=True):
             assert sent_ns > 0
             self.ledger.sent_ns[slot], self.ledger.error[slot] = sent_ns, error
