@@ -5,7 +5,7 @@ before it, and one of them says nothing about the other. An entry names its dono
 measured it, and its parent, the entry of the next lower TTL at which that course, or a later one, heard somebody. So
 each hop that a course inherits carries who measured it. This file knows no packet and no clock.
 
-Columns of one number an entry, and a hash table of positions with linear probing: 22 bytes an entry with IPv4, 46 with
+Columns of one number an entry, and a hash table of positions with linear probing: 23 bytes an entry with IPv4, 47 with
 IPv6. What is full begins anew: it costs probes, not truth.
 
 Source: Donnet et al., "Efficient Algorithms for Large-Scale Topology Discovery" (SIGMETRICS 2005).
@@ -13,19 +13,21 @@ Source: Donnet et al., "Efficient Algorithms for Large-Scale Topology Discovery"
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Words: TypeAlias = "NDArray[np.uint64] | NDArray[np.uint32]"
+"""(n, words): addresses as few numbers each, see `words_of`."""
 NOBODY = -1
 """For an entry: there is none."""
 CAPACITY_BYTES = 28_000_000
 """Of columns and hash table. Pages that hold no entry yet are not in memory."""
 _FIRST_PLACES = 1 << 12
-_MOST_CHECKS = 255
+_MOST = 255
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _STIR = np.uint64(0xBF58476D1CE4E5B9)
 
@@ -33,13 +35,11 @@ _STIR = np.uint64(0xBF58476D1CE4E5B9)
 class Met(NamedTuple):
     """Routers at TTLs, one course after the other, each from its nearest; m of them."""
 
-    address: NDArray[np.uint64] | NDArray[np.uint32]
-    """(m, words): see `words_of`."""
+    address: Words
     ttl: NDArray[np.uint8]
-    """(m,)"""
 
 
-def words_of(packed: NDArray[np.uint8], size: int) -> NDArray[np.uint64] | NDArray[np.uint32]:
+def words_of(packed: NDArray[np.uint8], size: int) -> Words:
     """(..., 16) left-aligned addresses as (..., 1) or (..., 2) numbers in the machine's order.
 
     >>> words_of(np.array([[10, 0, 0, 1] + [0] * 12], np.uint8), 4).view(np.uint8).tolist()
@@ -50,7 +50,7 @@ def words_of(packed: NDArray[np.uint8], size: int) -> NDArray[np.uint64] | NDArr
     return np.ascontiguousarray(packed).view(np.uint64)
 
 
-def bytes_of(words: NDArray[np.uint64] | NDArray[np.uint32]) -> NDArray[np.uint8]:
+def bytes_of(words: Words) -> NDArray[np.uint8]:
     """The opposite of `words_of`."""
     packed = np.zeros((*words.shape[:-1], 16), np.uint8)
     raw = np.ascontiguousarray(words).view(np.uint8)
@@ -63,17 +63,18 @@ class StopSet:
 
     def __init__(self, size: int, capacity_bytes: int = CAPACITY_BYTES) -> None:
         self._words, word = (1, np.uint32) if size == 4 else (2, np.uint64)
-        entry_bytes = 2 * size + 4 + 1 + 1 + 4 * 2
+        entry_bytes = 2 * size + 4 + 4 + 4 * 2
         self.capacity = max(capacity_bytes // entry_bytes, 2)
         self.address = np.empty((self.capacity, self._words), word)
         self.donor = np.empty((self.capacity, self._words), word)
         self.ttl = np.empty(self.capacity, np.uint8)
         self.parent = np.empty(self.capacity, np.int32)
-        self.checks = np.empty(self.capacity, np.uint8)
-        """How many courses went on asking below the entry."""
-        self.is_alternate = np.empty(self.capacity, np.bool_)
+        self.flows = np.empty(self.capacity, np.uint8)
+        """How many courses have met it."""
+        self.reach = np.empty(self.capacity, np.uint8)
+        """How many hops farther the path of one of them went."""
+        self.is_branch = np.empty(self.capacity, np.bool_)
         """Whether another responder was met at its TTL before one and the same entry: a load balancer's branches."""
-        self.height = np.zeros(self.capacity, np.uint8)
         self._clear()
 
     def __len__(self) -> int:
@@ -103,7 +104,7 @@ class StopSet:
             wanted, place = wanted[~same], (place[~same] + 1) & mask
         return found
 
-    def enter(self, met: Met, course: NDArray[np.int64], donor: NDArray[np.uint64] | NDArray[np.uint32]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    def enter(self, met: Met, course: NDArray[np.int64], donor: Words) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Learn what courses measured, `donor` being their destinations' words, (m, words).
 
         Returns each one's entry, and whether it was unknown before; of several courses that met it first, to all.
@@ -121,7 +122,7 @@ class StopSet:
         self.parent[entry[orphans]] = before[orphans]
         return entry, was_unknown
 
-    def _add(self, met: Met, donor: NDArray[np.uint64] | NDArray[np.uint32], unknown: NDArray[np.int64], entry: NDArray[np.int32]) -> None:
+    def _add(self, met: Met, donor: Words, unknown: NDArray[np.int64], entry: NDArray[np.int32]) -> None:
         digest = self._hash(Met(met.address[unknown], met.ttl[unknown]))
         _, first, which = np.unique(digest, return_index=True, return_inverse=True)
         first = unknown[first]
@@ -130,7 +131,7 @@ class StopSet:
         entries = np.arange(self._count, self._count + len(first), dtype=np.int32)
         self.address[entries], self.ttl[entries] = met.address[first], met.ttl[first]
         self.donor[entries], self.parent[entries] = donor[first], NOBODY
-        self.checks[entries], self.is_alternate[entries] = 0, False
+        self.flows[entries], self.reach[entries], self.is_branch[entries] = 0, 0, False
         self._count += len(first)
         if 2 * self._count > len(self._places):
             self._places = np.zeros(1 << (4 * self._count).bit_length(), np.int32)
@@ -152,10 +153,11 @@ class StopSet:
             homeless = self._places[place] != entries + 1
             entries, place = entries[homeless], (place[homeless] + 1) & mask
 
-    def count_checks(self, entries: NDArray[np.int32]) -> None:
-        """One course more went on asking below each of these."""
+    def count(self, entries: NDArray[np.int32], reach: NDArray[np.int64]) -> None:
+        """One course more has met each of these, and its path went so many hops farther."""
         touched, more = np.unique(entries, return_counts=True)
-        self.checks[touched] = np.minimum(self.checks[touched] + more, _MOST_CHECKS)
+        self.flows[touched] = np.minimum(self.flows[touched] + more, _MOST)
+        np.maximum.at(self.reach, entries, np.clip(reach, 0, _MOST).astype(np.uint8))
 
     def _hash(self, met: Met) -> NDArray[np.uint64]:
         digest = met.address[:, 0].astype(np.uint64)
