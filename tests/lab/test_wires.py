@@ -15,7 +15,7 @@ from allhops.core.ledger import Counters
 from allhops.errors import CapacityError, PrivilegeError, UsageError
 from allhops.model import Protocol
 from allhops.net.batch import neighbours, packet_ring, receiving, rings
-from allhops.net.batch.choose import best_wire
+from allhops.net.batch.choose import open_wire
 from allhops.net.batch.leases import MOST_LEASES
 from allhops.net.batch.raw import RawWire
 from allhops.net.batch.rings import RingWire
@@ -430,7 +430,7 @@ async def test_close_leaves_nothing_open(wire: RawWire | RingWire) -> None:
         loop.add_reader(sock.fileno(), print)
         loop.remove_reader(sock.fileno())
     before = descriptors()
-    wire.open(print, Counters())
+    wire.open(Counters())
     options = options_for()
     (way,) = wire.ways([BEHIND[4] + 1], options)
     assert isinstance(way, tuple)
@@ -447,7 +447,7 @@ async def test_close_leaves_nothing_open(wire: RawWire | RingWire) -> None:
 
 async def test_leases_that_are_out_are_closed_with_the_wire(wire: RawWire | RingWire) -> None:
     options = options_for()
-    wire.open(print, Counters())
+    wire.open(Counters())
     (way,) = wire.ways([BEHIND[4] + 1], options)
     assert isinstance(way, tuple)
     wire.lease(way, options)
@@ -461,7 +461,7 @@ async def test_leases_that_are_out_are_closed_with_the_wire(wire: RawWire | Ring
 async def test_the_first_that_can_be_opened_is_the_best(client: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     options = options_for()
     for backend in ("auto", "ring", "raw"):
-        wire = best_wire(print, Counters(), options, backend)
+        wire = open_wire(backend, options, Counters())
         wire.close()
         assert wire.backend == (backend if backend != "auto" else "ring")
 
@@ -469,18 +469,18 @@ async def test_the_first_that_can_be_opened_is_the_best(client: Lab, monkeypatch
         raise PermissionError(1, "not here")
 
     monkeypatch.setattr(packet_ring.PacketRing, "__init__", refuse)
-    wire = best_wire(print, Counters(), options)
+    wire = open_wire("auto", options, Counters())
     wire.close()
     assert wire.backend == "raw"
     with pytest.raises(PrivilegeError):
-        best_wire(print, Counters(), options, "ring")
+        open_wire("ring", options, Counters())
     with pytest.raises(UsageError, match="backend"):
-        best_wire(print, Counters(), options, "pigeons")
+        open_wire("pigeons", options, Counters())
 
 
 async def test_too_many_windows_are_refused(wire: RawWire | RingWire) -> None:
     options = TraceOptions()
-    wire.open(print, Counters())
+    wire.open(Counters())
     try:
         (way,) = wire.ways([BEHIND[4] + 1], options)
         assert isinstance(way, tuple)

@@ -11,41 +11,38 @@ from allhops.net.batch.raw import RawWire
 from allhops.net.batch.rings import RingWire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from allhops.core.ledger import Counters
     from allhops.net.batch.wire import Wire
     from allhops.options import TraceOptions
 
+AUTO = "auto"
 BACKENDS = ("ring", "raw", "errqueue")
 """Fastest first."""
 
 _log = logging.getLogger("allhops")
 
 
-def best_wire(
-    on_readable: Callable[[], None], counters: Counters, options: TraceOptions, backend: str = "auto"
-) -> Wire:
-    """Open a wire inside a running event loop; see `Wire.open` for the first two arguments.
+def open_wire(backend: str, options: TraceOptions, counters: Counters) -> Wire:
+    """Open a wire inside a running event loop; drops are counted in `counters`.
 
     What `options` need privileges for is open when this returns: they may be dropped then. `backend` is one of
-    `BACKENDS`, or "auto" for the first of them that can be opened.
+    `BACKENDS`, or `AUTO` for the first of them that can be opened.
     Raises: UsageError, and when no wire can be opened what the last one said: PrivilegeError, CapacityError.
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise UsageError(f"backend must be auto or one of {', '.join(BACKENDS)}, not {backend!r}")
-    names = BACKENDS if backend == "auto" else (backend,)
-    for name in names:
+    if backend not in (AUTO, *BACKENDS):
+        raise UsageError(f"backend must be {AUTO} or one of {', '.join(BACKENDS)}, not {backend!r}")
+    *better, last = BACKENDS if backend == AUTO else (backend,)
+    for name in better:
         wire = _make(name, options)
         try:
-            wire.open(on_readable, counters)
+            wire.open(counters)
         except (PrivilegeError, CapacityError) as error:
-            if name == names[-1]:
-                raise
             _log.debug("no %s: %s", name, error)
         else:
             return wire
-    raise AssertionError("there is at least one name")
+    wire = _make(last, options)
+    wire.open(counters)
+    return wire
 
 
 def _make(name: str, options: TraceOptions) -> Wire:

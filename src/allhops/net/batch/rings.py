@@ -9,7 +9,6 @@ local firewall. Needs CAP_NET_RAW.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 from functools import partial
@@ -30,7 +29,7 @@ from allhops.options import TraceOptions
 from allhops.wire.family import FAMILIES, IPV6
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -61,20 +60,16 @@ class RingWire:
         self._raw: RawWire | None = None
         """For answers that may come in fragments, which only a raw socket puts together."""
         self._leases = Leases(self._admit)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._on_readable: Callable[[], None] | None = None
         self._counters: Counters | None = None
 
-    def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
+    def open(self, counters: Counters) -> None:
         """Open what receives and what sends. Raises: PrivilegeError, CapacityError, UsageError."""
-        self._loop = asyncio.get_running_loop()
-        self._on_readable, self._counters = on_readable, counters
+        self._counters = counters
         try:
             self._sender = _PacketSender()
             for version, family in FAMILIES.items():
                 if has_family(version):
-                    ring = self._rings[version] = PacketRing(family, counters)
-                    self._loop.add_reader(ring.sock.fileno(), on_readable)
+                    self._rings[version] = PacketRing(family, counters)
             self._raw_senders.open(self._options.interface)
             if _may_be_fragmented(self._options):
                 self._open_raw()
@@ -108,10 +103,8 @@ class RingWire:
             self._raw.drain(ring)
 
     def close(self) -> None:
-        """Readers first: a loop that still knows a closed descriptor would watch its next owner."""
+        """Close every socket."""
         for ring in self._rings.values():
-            assert self._loop is not None  # opened
-            self._loop.remove_reader(ring.sock.fileno())
             ring.note_drops()
             ring.close()
         self._rings.clear()
@@ -146,10 +139,9 @@ class RingWire:
     def _open_raw(self) -> RawWire:
         """Raises: PrivilegeError, CapacityError, UsageError."""
         if self._raw is None:
-            assert self._on_readable is not None  # opened
-            assert self._counters is not None
+            assert self._counters is not None  # opened
             raw = RawWire(self._options)
-            raw.open(self._on_readable, self._counters)
+            raw.open(self._counters)
             self._raw = raw
         return self._raw
 

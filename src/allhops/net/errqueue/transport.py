@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from allhops.errors import PrivilegeError, SendError, UsageError, explain_errno
 from allhops.model import Protocol
 from allhops.net.errqueue.arrivals import Arrivals
-from allhops.net.errqueue.flow import FlowLease, Kind, ping_kind, udp_kind
+from allhops.net.errqueue.flow import FlowLease
+from allhops.net.errqueue.hearing import Kind, ping_kind, udp_kind
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.setup import errors_are_told
 from allhops.net.errqueue.station import Station
@@ -47,8 +48,8 @@ class ErrorQueueTransport:
         self._on_readable: Callable[[], None] | None = None
         self._announced = False
 
-    def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
-        """Have the loop watch for replies.
+    def open(self, on_readable: Callable[[], None] | None, counters: Counters) -> None:
+        """Have the loop watch for replies; None when nobody wants to be told of them.
 
         Raises: PrivilegeError where the kernel has no error queues (gVisor, seccomp): there is no other way left.
         """
@@ -58,7 +59,14 @@ class ErrorQueueTransport:
         self._station = station = Station(
             loop=asyncio.get_running_loop(), arrivals=Arrivals(counters, self._announce), watch=Watch()
         )
-        station.loop.add_reader(station.watch.fileno(), on_readable)
+        if on_readable is not None:
+            station.loop.add_reader(station.watch.fileno(), on_readable)
+
+    @property
+    def station(self) -> Station:
+        """What its leases share, while it is open."""
+        assert self._station is not None  # leases are given out after open
+        return self._station
 
     def open_all(self, interface: str | None) -> None:
         """Nothing needs a privilege here."""
@@ -68,8 +76,7 @@ class ErrorQueueTransport:
 
         Raises: UsageError, SendError, CapacityError; PrivilegeError for ICMP where ping sockets are not open to us.
         """
-        assert self._station is not None  # leases are given out after open
-        return _LEASES[options.protocol](destination, options, self._station)
+        return _LEASES[options.protocol](destination, options, self.station)
 
     def interface_mtu(self, destination: Address, source: bytes, options: TraceOptions) -> int:
         """Of the interface, whatever the kernel remembers of the path."""
@@ -98,7 +105,7 @@ class ErrorQueueTransport:
 
     def _announce(self) -> None:
         """Replies wait that no socket will announce: have them asked for when the loop gets its turn."""
-        if not self._announced and self._station is not None:
+        if not self._announced and self._station is not None and self._on_readable is not None:
             self._announced = True
             self._station.loop.call_soon(self._read_on)
 
