@@ -1,6 +1,6 @@
 """Run every benchmark, or those that are named, write JSON to benchmarks/results and print tables.
 
-python -m benchmarks [foreign] [paths] [startup]
+python -m benchmarks [foreign] [lanes] [paths] [startup]
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import foreign, paths, startup
+from benchmarks import foreign, lanes, paths, startup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, object]]] = {
     "foreign": foreign.run,
+    "lanes": lanes.run,
     "paths": paths.run,
     "startup": startup.run,
 }

@@ -5,6 +5,7 @@ This file knows no packet.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from allhops.model import Evidence, ReplyFlag
@@ -29,6 +30,7 @@ def bits_of(evidence: Iterable[Evidence]) -> int:
     return sum({EVIDENCE_BIT[one] for one in evidence})
 
 
+@lru_cache(maxsize=1024)  # traces of a batch have few different ones
 def evidence_in(bits: int) -> tuple[Evidence, ...]:
     """What an entry of the `matched` column says.
 
@@ -38,6 +40,7 @@ def evidence_in(bits: int) -> tuple[Evidence, ...]:
     return tuple(evidence for evidence, bit in EVIDENCE_BIT.items() if bits & bit)
 
 
+@lru_cache(maxsize=256)
 def flags_in(bits: int) -> tuple[ReplyFlag, ...]:
     """What a byte of the `flags` column says."""
     return tuple(flag for flag, bit in FLAG_BIT.items() if bits & bit)

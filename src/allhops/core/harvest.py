@@ -6,16 +6,17 @@ but for the stamps of replies that come late. This file knows no packet and no c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from allhops.core.ledger import ANSWERED, UNSENT
+from allhops.core.ledger import ADDRESS_BYTES, ANSWERED, UNSENT
 from allhops.core.paths import address_from, hop_from
 from allhops.errors import explain_errno
 from allhops.model import Flow, Hop, Inherited, StopReason, Trace
-from allhops.wire.classify import DESTINATION, UNREACHABLE
+from allhops.options import MAX_TTL
+from allhops.wire.classify import DESTINATION, IGNORED, UNREACHABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,6 +39,19 @@ class Rows(NamedTuple):
     ttl: NDArray[np.int16]
     """(m,): of the hop, which for the destination's may be less than the probe's; 0 for a probe that no hop shows."""
     slot: NDArray[np.int64]
+
+
+class Hops(NamedTuple):
+    """What is shown of each TTL; h of them, in order of place and TTL."""
+
+    place: NDArray[np.int64]
+    ttl: NDArray[np.int16]
+    begin: NDArray[np.int64]
+    """(h,): its first probe in `Rows`."""
+    end: NDArray[np.int64]
+    """(h,): behind its last one."""
+    heir: NDArray[np.int64]
+    """(h,): entry of `Harvest.inherited` that says who is there; -1 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +79,19 @@ class Harvest:
     errors: NDArray[np.uint16]
     """(n,): errno of the last probe that could not be sent; 0 for none."""
     inherited: Inheritance | None
+    """In any order, of these courses or of others too; the last entry for a hop counts."""
     backend: str
 
     def __len__(self) -> int:
         return len(self.courses)
+
+    def split(self, size: int) -> Iterator[Harvest]:
+        """The same courses, `size` at a time: for those who must not hold an event loop for long."""
+        if len(self) <= size:
+            yield self
+            return
+        for start in range(0, len(self), size):
+            yield self._part(slice(start, start + size))
 
     def shown(self) -> Rows:
         """The probes that the hops show: at most `attempts` a hop, those that were answered first.
@@ -76,26 +99,26 @@ class Harvest:
         The last hop takes later arrivals at the same end as further samples (course.py).
         """
         index, own_ttl, slot = self._sent()
-        state, kind = _view(self.ledger.state), _view(self.ledger.kind)
-        answered = state[slot] == ANSWERED
-        reached = STOP_REASONS.index(StopReason.REACHED)
-        wanted = np.where(self.stop[index] == reached, DESTINATION, UNREACHABLE)
+        answered = self.column("state", slot) == ANSWERED
+        kind = self.column("kind", slot)
+        reached = np.zeros(len(self), np.bool_)
+        reached[index[answered & (kind == DESTINATION)]] = True
+        wanted = np.where(reached, DESTINATION, UNREACHABLE)[index]
         end = self.end_ttl[index]
-        further = (end > 0) & (own_ttl > end) & answered & (kind[slot] == wanted)
+        further = (end > 0) & (own_ttl > end) & answered & (kind == wanted)
         ttl = np.where(further, end, own_ttl)
         keep = further | (own_ttl <= self.last_ttl[index])
         rank = np.where(further, 1, np.where(answered, 0, 2))
         index, ttl, slot, rank = index[keep], ttl[keep], slot[keep], rank[keep]
         order = np.lexsort((slot, rank, ttl, index))
         index, ttl, slot = index[order], ttl[order], slot[order]
-        nth = _nth_of_group(index * (int(self.plan.options.max_ttl) + 1) + ttl)
-        keep = nth < self.plan.options.attempts
+        keep = _nth_of_group(self._row_key(index, ttl)) < self.plan.options.attempts
         index, ttl, slot = index[keep], ttl[keep], slot[keep]
         order = np.lexsort((slot, ttl, index))
         return Rows(index[order], ttl[order].astype(np.int16), slot[order])
 
     def sent(self) -> Rows:
-        """Every probe that was sent, in order of slot; those that no hop shows have TTL 0."""
+        """Every probe that was sent, in order of place and slot; those that no hop shows have TTL 0."""
         index, _, slot = self._sent()
         shown = self.shown()
         ttl = np.zeros(len(slot), np.int16)
@@ -103,68 +126,134 @@ class Harvest:
         ttl[by_slot[np.searchsorted(slot, shown.slot, sorter=by_slot)]] = shown.ttl
         return Rows(index, ttl, slot)
 
+    def hops(self, probes: Rows) -> Hops:
+        """Every hop to show, and which of the probes it has."""
+        first_ttl = int(self.plan.options.first_ttl)
+        counts = np.maximum(self.last_ttl.astype(np.int64) - first_ttl + 1, 0)
+        place = np.repeat(np.arange(len(self)), counts)
+        ttl = first_ttl + np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
+        wanted, held = self._row_key(place, ttl), self._row_key(probes.place, probes.ttl)
+        begin, end = np.searchsorted(held, wanted), np.searchsorted(held, wanted, side="right")
+        return Hops(place, ttl.astype(np.int16), begin, end, self._heirs(wanted, begin == end))
+
+    def column(self, name: str, slot: NDArray[np.int64]) -> NDArray[Any]:
+        """These slots of a column of the ledger."""
+        column = getattr(self.ledger, name)
+        return np.frombuffer(column, getattr(column, "typecode", "B"))[slot]
+
+    def responders(self, slot: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(m, 4 or 16): packed addresses of those who answered; nothing that counts where nobody did."""
+        rows = np.frombuffer(self.ledger.responder, np.uint8).reshape(-1, ADDRESS_BYTES)
+        return rows[slot, : self.plan.layout.family.address_size]
+
+    def is_reply(self, slot: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(m,): whether a slot holds a reply that a trace shows (`paths.reply_from`)."""
+        told: NDArray[np.bool_] = (self.column("state", slot) == ANSWERED) & (self.column("kind", slot) != IGNORED)
+        return told
+
     def traces(self) -> Iterator[Trace]:
         """Each course as a value of the model."""
-        shown = self.shown()
-        inherited = self._inherited_hops()
-        bounds = np.searchsorted(shown.place, np.arange(len(self) + 1)).tolist()
-        ttls, slots = shown.ttl.tolist(), shown.slot.tolist()
-        for index in range(len(self)):
-            rows: dict[int, list[int]] = {}
-            for place in range(bounds[index], bounds[index + 1]):
-                rows.setdefault(ttls[place], []).append(slots[place])
-            yield self._trace(index, rows, inherited.get(int(self.courses[index]), {}))
-
-    def _sent(self) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]:
-        """(place in the harvest, TTL, slot) of every probe that was sent, in order of place and slot."""
-        plan = self.plan
-        state = _view(self.ledger.state).reshape(plan.courses, plan.slots_per_course)[self.courses]
-        index, offset = np.nonzero(state != UNSENT)
-        slot = self.courses[index] * plan.slots_per_course + offset
-        ttl = (offset // plan.slots_per_row + plan.options.first_ttl).astype(np.int16)
-        return index, ttl, slot
-
-    def _inherited_hops(self) -> dict[int, dict[int, Inherited]]:
-        """By course and TTL."""
-        hops: dict[int, dict[int, Inherited]] = {}
-        if self.inherited is None:
-            return hops
-        size = self.plan.layout.family.address_size
-        responders, donors = self.inherited.responder[:, :size], self.inherited.donor[:, :size]
-        for place, (course, ttl) in enumerate(
-            zip(self.inherited.course.tolist(), self.inherited.ttl.tolist(), strict=True)
-        ):
-            hops.setdefault(course, {})[ttl] = Inherited(
-                address=address_from(responders[place].tobytes()), destination=address_from(donors[place].tobytes())
+        plan, ledger = self.plan, self.ledger
+        probes = self.shown()
+        hops = self.hops(probes)
+        slots = probes.slot.tolist()
+        bounds = np.searchsorted(hops.place, np.arange(len(self) + 1)).tolist()
+        ttls, begins, ends, heirs = (column.tolist() for column in hops[1:])
+        for place in range(len(self)):
+            yield self.trace(
+                place,
+                tuple(
+                    hop_from(plan, ledger, ttls[at], slots[begins[at] : ends[at]])
+                    if heirs[at] < 0
+                    else Hop(ttl=ttls[at], probes=(), inherited=self.inherited_hop(heirs[at]))
+                    for at in range(bounds[place], bounds[place + 1])
+                ),
             )
-        return hops
 
-    def _trace(self, index: int, rows: dict[int, list[int]], inherited: dict[int, Inherited]) -> Trace:
-        plan, course = self.plan, int(self.courses[index])
-        reason = STOP_REASONS[self.stop[index]]
-        hops = []
-        for ttl in range(plan.options.first_ttl, int(self.last_ttl[index]) + 1):
-            if ttl in inherited and ttl not in rows:
-                hops.append(Hop(ttl=ttl, probes=(), inherited=inherited[ttl]))
-            else:
-                hops.append(hop_from(plan, self.ledger, ttl, rows.get(ttl, ())))
+    def trace(self, place: int, hops: tuple[Hop, ...] = ()) -> Trace:
+        """One course as a value of the model, with these hops."""
+        plan, course = self.plan, int(self.courses[place])
+        reason = STOP_REASONS[self.stop[place]]
         return Trace(
             destination=self.names[course],
             address=address_from(plan.destination_of(course)),
             source=address_from(plan.source),
             protocol=plan.options.protocol,
             flow=Flow(source_port=plan.source_port_of(course), destination_port=plan.options.destination_port),
-            started_at_ns=int(self.started_ns[index]),
-            duration_ns=int(self.duration_ns[index]),
+            started_at_ns=int(self.started_ns[place]),
+            duration_ns=int(self.duration_ns[place]),
             stop_reason=reason,
-            hops=tuple(hops),
-            error=explain_errno(int(self.errors[index])) if reason is StopReason.LOCAL_ERROR else None,
+            hops=hops,
+            error=explain_errno(int(self.errors[place])) if reason is StopReason.LOCAL_ERROR else None,
             backend=self.backend,
         )
 
+    def inherited_hop(self, heir: int) -> Inherited:
+        """What an entry of `inherited` says."""
+        assert self.inherited is not None
+        size = self.plan.layout.family.address_size
+        responder, donor = self.inherited.responder[heir, :size], self.inherited.donor[heir, :size]
+        return Inherited(address=address_from(responder.tobytes()), destination=address_from(donor.tobytes()))
 
-def _view(column: bytearray) -> NDArray[np.uint8]:
-    return np.frombuffer(column, np.uint8)
+    def _part(self, part: slice) -> Harvest:
+        courses = self.courses[part]
+        inherited = self.inherited
+        if inherited is not None:
+            mine = np.isin(inherited.course, courses)
+            inherited = inherited._replace(**{name: column[mine] for name, column in inherited._asdict().items()})
+        return replace(
+            self,
+            courses=courses,
+            stop=self.stop[part],
+            end_ttl=self.end_ttl[part],
+            last_ttl=self.last_ttl[part],
+            started_ns=self.started_ns[part],
+            duration_ns=self.duration_ns[part],
+            errors=self.errors[part],
+            inherited=inherited,
+        )
+
+    def _sent(self) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]:
+        """(place in the harvest, TTL, slot) of every probe that was sent, in order of place and slot."""
+        plan = self.plan
+        state = np.frombuffer(self.ledger.state, np.uint8).reshape(plan.courses, plan.slots_per_course)[self.courses]
+        index, offset = np.nonzero(state != UNSENT)
+        slot = self.courses[index] * plan.slots_per_course + offset
+        ttl = (offset // plan.slots_per_row + plan.options.first_ttl).astype(np.int16)
+        return index, ttl, slot
+
+    def _row_key(self, place: NDArray[np.int64], ttl: NDArray[Any]) -> NDArray[np.int64]:
+        """One number for a place and a TTL, in the order of both."""
+        keys: NDArray[np.int64] = place * (MAX_TTL + 1) + ttl
+        return keys
+
+    def _heirs(self, hops: NDArray[np.int64], is_empty: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """For each hop (its key, and whether it has no probe) the entry of `inherited` that tells it; -1 for none."""
+        heirs = np.full(len(hops), -1)
+        if self.inherited is None or not len(hops):
+            return heirs
+        place_of = np.full(self.plan.courses, -1)
+        place_of[self.courses] = np.arange(len(self))
+        place = place_of[self.inherited.course]
+        keys = self._row_key(place, self.inherited.ttl.astype(np.int64))
+        at = np.minimum(np.searchsorted(hops, keys), len(hops) - 1)
+        told = (place >= 0) & (hops[at] == keys) & is_empty[at]
+        heirs[at[told]] = np.flatnonzero(told)
+        return heirs
+
+
+def joined(harvests: Sequence[Harvest]) -> Harvest:
+    """Harvests of one window as one."""
+    if len(harvests) == 1:
+        return harvests[0]
+    inherited = [harvest.inherited for harvest in harvests if harvest.inherited is not None]
+    columns = ("courses", "stop", "end_ttl", "last_ttl", "started_ns", "duration_ns", "errors")
+    whole: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in harvests]) for name in columns}
+    return replace(
+        harvests[0],
+        **whole,
+        inherited=type(inherited[0])(*map(np.concatenate, zip(*inherited, strict=True))) if inherited else None,
+    )
 
 
 def _nth_of_group(key: NDArray[np.int64]) -> NDArray[np.int64]:

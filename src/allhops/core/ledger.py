@@ -107,7 +107,12 @@ class Ledger:
         Then only the cookie counts. What proves less has at least 16 secret bits, and `MAX_GUESSES` tries at those
         succeed once in a thousand traces, however fast they come.
         """
-        return self.guesses + self.counters.bare - self._bare_before > MAX_GUESSES
+        return self.guesses_left < 0
+
+    @property
+    def guesses_left(self) -> int:
+        """How many more of them it takes at least, less one; below 0 when there were enough."""
+        return MAX_GUESSES - (self.guesses + self.counters.bare - self._bare_before)
 
     def responder_of(self, slot: int, size: int) -> bytes:
         """Packed address (`size` bytes) that answered a slot."""

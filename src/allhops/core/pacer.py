@@ -1,7 +1,8 @@
 """When the next probe may leave: one token bucket for all that a prober sends.
 
-Smooth by construction: the bucket holds at most `BURST_S` worth of the rate, so no second ever
-sees more than the rate plus that. This file reads no clock.
+Smooth by construction: the bucket holds at most `BURST_S` worth of the rate, and what could not be granted in time,
+because whoever asks was busy elsewhere, is made up for by at most `CATCH_UP` of the rate. So no second ever sees more
+than 1.02 times the rate. This file reads no clock.
 """
 
 from __future__ import annotations
@@ -10,6 +11,14 @@ from math import inf
 
 BURST_S = 0.01
 """Seconds of the rate that may leave at once."""
+CATCH_UP = 0.01
+"""Of the rate: how much faster the bucket fills while somebody is owed probes."""
+MOST_OWED_S = 10.0
+"""Seconds of the rate that are owed at most."""
+SLOW_DOWN = 0.7
+"""Of the rate that made the kernel drop packets: what is tried next."""
+RECOVERY = 0.02
+"""Of the rate a second, by which a rate that was lowered rises again."""
 
 
 class Pacer:
@@ -17,9 +26,15 @@ class Pacer:
 
     def __init__(self, rate_pps: float | None = None) -> None:
         self.rate_pps = inf if rate_pps is None else rate_pps
-        self._capacity = max(1.0, self.rate_pps * BURST_S)
+        self._asked_rate_pps = self.rate_pps
         self._tokens = self._capacity
         self._counted_at: float | None = None
+        self._owed = 0.0
+        self._is_wanted = False
+
+    @property
+    def _capacity(self) -> float:
+        return max(1.0, self.rate_pps * BURST_S)
 
     def grant(self, now: float, wanted: int) -> int:
         """Take up to `wanted` probes out of the bucket; how many may leave now."""
@@ -28,6 +43,7 @@ class Pacer:
         self._fill(now)
         granted = min(wanted, int(self._tokens))
         self._tokens -= granted
+        self._is_wanted = granted < wanted
         return granted
 
     def give_back(self, probes: int) -> None:
@@ -41,7 +57,22 @@ class Pacer:
         self._fill(now)
         return now + max(0.0, 1.0 - self._tokens) / self.rate_pps
 
+    def slow_down(self, observed_pps: float) -> None:
+        """This machine dropped packets at this rate: go slower, and rise again little by little."""
+        self.rate_pps = max(1.0, SLOW_DOWN * min(self.rate_pps, observed_pps))
+        self._tokens = min(self._tokens, self._capacity)
+        self._owed = 0.0
+
     def _fill(self, now: float) -> None:
-        if self._counted_at is not None:
-            self._tokens = min(self._capacity, self._tokens + (now - self._counted_at) * self.rate_pps)
-        self._counted_at = now
+        before, self._counted_at = self._counted_at, now
+        if before is None:
+            return
+        passed = now - before
+        if self.rate_pps < self._asked_rate_pps:
+            self.rate_pps = min(self._asked_rate_pps, self.rate_pps * (1 + RECOVERY * passed))
+        extra = min(self._owed, CATCH_UP * self.rate_pps * passed)
+        tokens = self._tokens + passed * self.rate_pps + extra
+        self._owed -= extra
+        if self._is_wanted:
+            self._owed = min(self._owed + max(0.0, tokens - self._capacity), MOST_OWED_S * self.rate_pps)
+        self._tokens = min(self._capacity, tokens)

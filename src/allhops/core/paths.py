@@ -54,19 +54,17 @@ def reply_from(plan: Plan, ledger: Ledger, slot: int) -> Reply | None:
     )
 
 
-def hop_from(plan: Plan, ledger: Ledger, ttl: int, slots: Iterable[int], verdict: Verdict | None = None) -> Hop:
-    """The hop at one TTL, made of these slots; a slot that has not ended counts as cancelled."""
-    return Hop(
-        ttl=ttl,
-        probes=tuple(
-            Probe(
-                attempt=plan.attempt_of(slot) + 1,
-                probe_ttl=plan.ttl_of(slot),
-                state=STATES[ledger.state[slot]] or ProbeState.CANCELLED,
-                reply=reply_from(plan, ledger, slot) if ledger.state[slot] == ANSWERED else None,
-                late_rtt_ns=ledger.late_rtt_ns(slot),
-            )
-            for slot in slots
-        ),
-        verdict=verdict,
+def probe_from(plan: Plan, ledger: Ledger, slot: int) -> Probe:
+    """The probe of a slot that was sent; one that has not ended counts as cancelled."""
+    return Probe(
+        attempt=plan.attempt_of(slot) + 1,
+        probe_ttl=plan.ttl_of(slot),
+        state=STATES[ledger.state[slot]] or ProbeState.CANCELLED,
+        reply=reply_from(plan, ledger, slot) if ledger.state[slot] == ANSWERED else None,
+        late_rtt_ns=ledger.late_rtt_ns(slot),
     )
+
+
+def hop_from(plan: Plan, ledger: Ledger, ttl: int, slots: Iterable[int], verdict: Verdict | None = None) -> Hop:
+    """The hop at one TTL, made of these slots."""
+    return Hop(ttl=ttl, probes=tuple(probe_from(plan, ledger, slot) for slot in slots), verdict=verdict)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from allhops.wire.probes import Flow, Template, build_template
 
@@ -46,6 +46,8 @@ class Plan:
     slots_per_course: int = field(init=False)
     courses: int = field(init=False)
     slots_per_row: int = field(init=False)
+    prepared: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
+    """What a lane works out once a plan, by the lane's name; as good as the rest of the plan, so never part of it."""
     _templates: dict[int, Template] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +66,11 @@ class Plan:
     def destination_index(self) -> dict[bytes, int]:
         """Packed address to position in `destinations`."""
         return {address: index for index, address in enumerate(self.destinations)}
+
+    @cached_property
+    def first_bytes(self) -> frozenset[int]:
+        """First bytes of the destinations: no responder's address is impossible if a destination's is of its sort."""
+        return frozenset(address[0] for address in self.destinations)
 
     @cached_property
     def flow_index(self) -> dict[int, int]:
@@ -112,15 +119,16 @@ class Plan:
         """The probe of a course that lacks only TTL and mark; built once."""
         template = self._templates.get(course)
         if template is None:
-            template = self._templates[course] = build_template(self.layout, self._flow(course))
+            flow = self.flow(self.destination_of(course), self.source_port_of(course))
+            template = self._templates[course] = build_template(self.layout, flow)
         return template
 
-    def _flow(self, course: int) -> Flow:
-        """What every probe of a course has in common."""
+    def flow(self, destination: bytes, source_port: int) -> Flow:
+        """What every probe from this port to this destination has in common."""
         return Flow(
             source=self.source,
-            destination=self.destination_of(course),
-            source_port=self.source_port_of(course),
+            destination=destination,
+            source_port=source_port,
             destination_port=self.options.destination_port or 0,
             key=self.key,
             cookie=self.cookie,

@@ -41,7 +41,7 @@ def clean_text(raw: str) -> str:
     >>> clean_text("caf\xe9 \x1b[31mred\u202e")
     'café [31mred'
     """
-    return "".join(filter(str.isprintable, raw))
+    return raw if raw.isprintable() else "".join(filter(str.isprintable, raw))
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ from allhops.errors import CapacityError, ResolveError, SendError, UsageError
 from allhops.model import StopReason, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from allhops.model import Address
@@ -56,7 +56,7 @@ class TraceMany:
         """(position in the input, trace) as they finish; every task has ended when this has."""
         tasks: set[asyncio.Task[tuple[int, Trace]]] = set()
         finished: asyncio.Queue[asyncio.Task[tuple[int, Trace]]] = asyncio.Queue()
-        source = _numbered(self._destinations)
+        source = numbered(self._destinations)
         exhausted = False
         async with self._open_prober() as prober:
             try:
@@ -86,9 +86,10 @@ class TraceMany:
             return position, untraced(destination, self._options, str(error))
 
 
-async def _numbered(
+async def numbered(
     destinations: Iterable[str | Address] | AsyncIterable[str | Address],
-) -> AsyncIterator[tuple[int, str | Address]]:
+) -> AsyncGenerator[tuple[int, str | Address], None]:
+    """(position, destination), read lazily."""
     position = 0
     if hasattr(destinations, "__aiter__"):
         async for destination in destinations:

@@ -24,6 +24,8 @@ _ENDS_IN_A_NUMBER = re.compile(r"(^|\.)(\d+|0[xX][0-9a-fA-F]*)\.?$")
 """A name whose last label is a number is a misspelt address: no top-level domain is one."""
 _THIS_NETWORK = 0
 _CLASS_E = 240
+_ORDINARY = int(IPv4Address("1.0.0.0")), int(IPv4Address("223.255.255.255"))
+"""The IPv4 addresses that nothing below refuses: a list of a million is read one by one."""
 _NO_SUCH_ADDRESS = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}
 _BROADCAST = IPv4Address("255.255.255.255")
 
@@ -37,14 +39,26 @@ async def resolve(
 
     Raises: UsageError for what can be no destination, ResolveError for a name without such an address.
     """
-    address = destination if isinstance(destination, IPv4Address | IPv6Address) else read_address(destination)
+    address = literal(destination, ip_version)
+    if address is not None:
+        return address
+    address = await (lookup or _ask_system)(str(destination), ip_version)
     if address is None:
-        address = await (lookup or _ask_system)(str(destination), ip_version)
-        if address is None:
-            raise ResolveError(f"{destination}: no such name{_of(ip_version)}")
-    elif ip_version not in (None, address.version):
-        raise ResolveError(f"{destination} is an IPv{address.version} address: drop the -{ip_version}")
+        raise ResolveError(f"{destination}: no such name{_of(ip_version)}")
     return _traceable(_unmapped(address), str(destination))
+
+
+def literal(destination: str | Address, ip_version: int | None) -> Address | None:
+    """The address that needs no resolver; None for a name.
+
+    Raises: UsageError for what can be no destination, ResolveError for an address that is not of the asked IP version.
+    """
+    address = _unmapped(destination) if not isinstance(destination, str) else read_address(destination)
+    if address is None:
+        return None
+    if ip_version not in (None, address.version):
+        raise ResolveError(f"{destination} is an IPv{address.version} address: drop the -{ip_version}")
+    return _traceable(address, destination)
 
 
 def read_address(text: str) -> Address | None:
@@ -78,8 +92,10 @@ def _unmapped(address: Address) -> Address:
     return address
 
 
-def _traceable(address: Address, written: str) -> Address:
+def _traceable(address: Address, written: str | Address) -> Address:
     """Refuse what is nobody's address, with the reason."""
+    if isinstance(address, IPv4Address) and _ORDINARY[0] <= int(address) <= _ORDINARY[1]:
+        return address
     reason = None
     if address.is_multicast:
         reason = "a multicast group has no single path"

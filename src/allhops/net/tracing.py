@@ -49,7 +49,7 @@ class Tracing:
         self.destination = destination
         self.address = address
         self.options = options
-        self.size = _size_of_probe(layout, options)
+        self.size = size_of_probe(layout, options)
         self._prober = prober
         self._on_responder = on_responder
         self._lease = prober.transport.lease(address, options)
@@ -213,7 +213,7 @@ class Tracing:
         return f"<Tracing {self.destination} {self._session!r}>"
 
 
-def _size_of_probe(layout: Layout, options: TraceOptions) -> int:
+def size_of_probe(layout: Layout, options: TraceOptions) -> int:
     """Bytes of a whole probe.
 
     Raises: UsageError when there is no room for what names the probe.

@@ -34,6 +34,10 @@ class JsonWriter:
         self._write(line(trace))
 
 
+compact = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+"""What `json.dumps` would say, in ASCII and without a space."""
+
+
 def line(trace: Trace) -> str:
     """One trace as one line of ASCII."""
-    return json.dumps(TRACE.write(trace), allow_nan=False, separators=(",", ":")) + "\n"
+    return compact(TRACE.write(trace)) + "\n"

@@ -3,6 +3,7 @@
 * `load_scenario`, `parse_scenario`, `bundled_scenarios`: scenario files (docs/lab.md)
 * `generate`: a scenario of any size from a seed
 * `Internet`: plays a scenario, packets in, packets out; no clock, no socket
+* `SyntheticInternet`: one for up to a million destinations, computed instead of written down; arrays in, arrays out
 * `FakeNet`: an `Internet` in the place of the network, for a `Prober` or for a virtual clock
 * `allhops.testing.tun`: the same scenario for any program, behind a TUN device (Linux, root)
 * `allhops.testing.namespaces`: labs of real kernels in network namespaces (Linux, root)
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from allhops.testing.internet import Arrival, Internet, TruthHop
     from allhops.testing.scenario import Scenario
     from allhops.testing.scenario_file import bundled_scenarios, load_scenario, parse_scenario
+    from allhops.testing.synthetic import SyntheticInternet
 
 _HOMES = {
     "Arrival": "internet",
     "FakeNet": "fakenet",
     "Internet": "internet",
     "Scenario": "scenario",
+    "SyntheticInternet": "synthetic",
     "TruthHop": "internet",
     "VirtualTrace": "virtual",
     "bundled_scenarios": "scenario_file",
@@ -39,6 +42,7 @@ __all__ = [
     "FakeNet",
     "Internet",
     "Scenario",
+    "SyntheticInternet",
     "TruthHop",
     "VirtualTrace",
     "bundled_scenarios",

@@ -30,7 +30,7 @@ _HOSTILE = (parsers.Error, AttributeError, IndexError, TypeError, ValueError, st
 _PARSERS = {4: parsers.IP, 6: parsers.IP6}
 SHORTEST_QUOTE = 8
 """Bytes of the quoted transport header, the least that RFC 792 asks for."""
-_TCP_HEADER = 20
+TCP_HEADER = 20
 _TIMESTAMPS = struct.Struct("!II")
 
 
@@ -184,7 +184,7 @@ def _read_udp(family: Family, packet: bytes, header: int, stamp_ns: int) -> Repl
 def _read_tcp(family: Family, packet: bytes, header: int, stamp_ns: int) -> ReplyRow | Refusal:
     """A SYN-ACK or RST acknowledges the sequence number after the SYN's (RFC 9293 3.5, 3.10.7.1)."""
     layout = layout_of(family.version, TCP)
-    if layout is None or len(packet) < header + _TCP_HEADER:
+    if layout is None or len(packet) < header + TCP_HEADER:
         return MALFORMED
     segment: Any = parsers.TCP(packet[header:])
     if segment.flags & (SYN | ACK) != SYN | ACK and segment.flags & (RST | ACK) != RST | ACK:

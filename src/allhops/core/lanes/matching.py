@@ -179,7 +179,7 @@ def _is_sound(plan: Plan, mark: int) -> bool:
 def _cannot_respond(plan: Plan, row: ReplyRow) -> bool:
     """Whether no honest responder has this address, unless the destination is one of that sort itself."""
     first = row.responder[0]
-    return first in plan.layout.family.never_responds and first not in {address[0] for address in plan.destinations}
+    return first in plan.layout.family.never_responds and first not in plan.first_bytes
 
 
 def _flags(plan: Plan, template: Template, course: int, row: ReplyRow, mark: int) -> int:

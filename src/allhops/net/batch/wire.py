@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from allhops.core.lanes import Block, Ring
     from allhops.core.ledger import Counters
@@ -69,8 +69,8 @@ class Wire(Protocol):
         """Its name, as `Trace.backend` has it: "raw", "ring", "errqueue" or "simulated"."""
         ...
 
-    def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
-        """Open what receives; `on_readable` is called on the loop when packets wait. Drops are counted in `counters`.
+    def open(self, counters: Counters) -> None:
+        """Open what receives; drops are counted in `counters`. Nobody waits for packets: `receive` is called in beats.
 
         Raises: PrivilegeError, CapacityError.
         """
@@ -88,9 +88,9 @@ class Wire(Protocol):
         ...
 
     def receive(self, ring: Ring) -> None:
-        """Fill the ring (from row 0) with what waits; while more waits, `on_readable` is called again."""
+        """Fill the ring, from row 0, with what waits; nothing for an empty ring."""
         ...
 
     def close(self) -> None:
-        """Close every socket and stop listening. Leases that are still out are closed as well."""
+        """Close every socket. Leases that are still out are closed as well."""
         ...

@@ -6,6 +6,7 @@ none of whose probes is in flight or waits to be sent, in arrays, so it never se
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -55,3 +56,17 @@ class Strategy(Protocol):
     def inherited(self, plan: Plan, survey: Survey) -> Inheritance | None:
         """Hops of courses that end now which they owe to others; None for none. Called once for each course."""
         ...
+
+
+BATCH_STRATEGIES = {
+    "parallel": "allhops.core.batch.strategies.parallel:Parallel",
+    "frugal": "allhops.core.batch.strategies.frugal:Frugal",
+}
+"""Name to class. ADD AN ALGORITHM HERE."""
+
+
+def batch_strategy(name: str) -> Strategy:
+    """A new strategy of `BATCH_STRATEGIES`, which has learned nothing yet."""
+    module, _, class_name = BATCH_STRATEGIES[name].partition(":")
+    made: Strategy = getattr(import_module(module), class_name)()
+    return made

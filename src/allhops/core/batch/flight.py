@@ -1,0 +1,103 @@
+"""Probes that are out, and when each has been waited for long enough: the waits of course.py for thousands of courses.
+
+Whoever has heard nothing at all waits as long as the slowest path of the window would need. This file reads no clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allhops.core.course import NEAR_FACTOR, NEAR_SHARE, TAIL_FACTOR, TAIL_SHARE
+from allhops.core.ledger import IN_FLIGHT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from allhops.core.ledger import Ledger
+    from allhops.core.plan import Plan
+
+LOOK_S = 0.05
+"""Between two searches for probes to give up: what a wait may last longer than its rule says."""
+
+
+class Flight:
+    """What is out of one window.
+
+    Columns, one entry a course: `slowest_ns`, the slowest RTT heard; `highest_heard`, the largest TTL answered.
+    """
+
+    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._state = np.frombuffer(ledger.state, np.uint8)
+        self._young: deque[tuple[float, NDArray[np.int64]]] = deque()
+        self._old = np.empty(0, np.int64)
+        self._old_sent_at = np.empty(0)
+        self._look_at = 0.0
+        self.slowest_ns = np.zeros(plan.courses, np.int64)
+        self.highest_heard = np.full(plan.courses, plan.options.first_ttl - 1, np.int16)
+        self.slots = 0
+        """How many are out."""
+
+    def left(self, slots: NDArray[np.int64], now: float) -> None:
+        """These are out from now on."""
+        self._young.append((now, slots))
+        self.slots += len(slots)
+
+    def heard(self, slots: NDArray[np.int64], courses: NDArray[np.int64], ttls: NDArray[np.int64]) -> None:
+        """These were answered."""
+        received = np.frombuffer(self._ledger.received_ns, np.int64)
+        sent = np.frombuffer(self._ledger.sent_ns, np.int64)
+        np.maximum.at(self.slowest_ns, courses, received[slots] - sent[slots])
+        np.maximum.at(self.highest_heard, courses, ttls.astype(np.int16))
+        self.slots -= len(slots)
+
+    def expired(self, now: float) -> NDArray[np.int64]:
+        """Probes whose wait is over; looks at most every `LOOK_S`."""
+        if now < self._look_at:
+            return np.empty(0, np.int64)
+        self._look_at = now + LOOK_S
+        self._age(now)
+        out = self._state[self._old] == IN_FLIGHT
+        self._old, self._old_sent_at = self._old[out], self._old_sent_at[out]
+        over = self._old_sent_at + self._waits(self._old) <= now
+        expired: NDArray[np.int64] = self._old[over]
+        self._old, self._old_sent_at = self._old[~over], self._old_sent_at[~over]
+        self.slots -= len(expired)
+        return expired
+
+    def clear(self) -> NDArray[np.int64]:
+        """All that are out; nobody waits for them any more."""
+        chunks = [self._old, *(slots for _, slots in self._young)]
+        every = np.concatenate(chunks)
+        self._young.clear()
+        self._old, self._old_sent_at, self.slots = np.empty(0, np.int64), np.empty(0), 0
+        out: NDArray[np.int64] = every[self._state[every] == IN_FLIGHT]
+        return out
+
+    def _age(self, now: float) -> None:
+        """Nothing younger than the shortest wait there is needs to be looked at."""
+        shortest = NEAR_SHARE * self._plan.options.timeout
+        chunks, times = [self._old], [self._old_sent_at]
+        while self._young and self._young[0][0] + shortest <= now:
+            sent_at, slots = self._young.popleft()
+            silent = slots[self._state[slots] == IN_FLIGHT]
+            chunks.append(silent)
+            times.append(np.full(len(silent), sent_at))
+        if len(chunks) > 1:
+            self._old, self._old_sent_at = np.concatenate(chunks), np.concatenate(times)
+
+    def _waits(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Seconds that each of these probes is waited for (course.py, Waiting)."""
+        plan, timeout = self._plan, self._plan.options.timeout
+        courses = plan.course_of(slots)  # type: ignore[arg-type]  # the same arithmetic for an int and for an array
+        ttls = plan.ttl_of(slots)  # type: ignore[arg-type]  # the same
+        slowest = self.slowest_ns[courses] / 1e9
+        slowest = np.where(slowest > 0, slowest, self.slowest_ns.max() / 1e9)
+        near = np.maximum(NEAR_FACTOR * slowest, NEAR_SHARE * timeout)
+        tail = np.where(slowest > 0, np.maximum(TAIL_FACTOR * slowest, TAIL_SHARE * timeout), timeout)
+        waits: NDArray[np.float64] = np.minimum(np.where(ttls <= self.highest_heard[courses], near, tail), timeout)
+        return waits

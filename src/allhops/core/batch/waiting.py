@@ -1,0 +1,85 @@
+"""Slots that wait to be sent, in an order that is kind to routers and destinations.
+
+Slots are dealt out: some hundred courses make a deal, and each round of it holds one slot of each of them, drawn at
+random. The next round is due `SPACING_S` after the last probe of the one before has left. So no destination ever sees a
+burst, and of what leaves together every TTL has its share: no router sees one either, however near it is. This file
+reads no clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SPACING_S = 0.02
+"""Least seconds between two probes to one destination: 50 a second at most, which no host's limits mind."""
+DEAL_COURSES = 512
+"""Courses of one deal: few enough that others fill the time between its rounds."""
+
+if TYPE_CHECKING:
+    _Deal = list[NDArray[np.int64]]
+    """Rounds that are left, the next one last."""
+
+
+class Waiting:
+    """A queue of slots. `random` decides the order."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
+        self._number = count()
+        self._deals: list[tuple[float, int, _Deal]] = []
+        self._taken: list[_Deal] = []
+        self.slots = 0
+        """How many wait, due or not."""
+
+    def add(self, slots: NDArray[np.int64], courses: NDArray[np.int64], now: float) -> None:
+        """Deal out slots; `courses` says whose each is."""
+        order = self._random.permutation(len(slots))
+        slots, courses = slots[order], courses[order]
+        owners, owner = np.unique(courses, return_inverse=True)
+        place = self._random.permutation(len(owners))[owner]
+        by_place = np.argsort(place, kind="stable")
+        slots, place = slots[by_place], place[by_place]
+        starts = np.flatnonzero(np.diff(place, prepend=-1))
+        rounds = np.arange(len(place)) - np.repeat(starts, np.diff(starts, append=len(place)))
+        deals = place // DEAL_COURSES
+        for deal in range(int(deals.max(initial=-1)) + 1):
+            own, of = slots[deals == deal], rounds[deals == deal]
+            left = [own[of == number] for number in range(int(of.max()), -1, -1)]
+            heapq.heappush(self._deals, (now, next(self._number), left))
+        self.slots += len(slots)
+
+    def take(self, now: float, most: int) -> NDArray[np.int64]:
+        """At most so many of those that are due, no course twice. Call `left` when all of them have been sent."""
+        taken: list[NDArray[np.int64]] = []
+        while most and self._deals and self._deals[0][0] <= now:
+            due, number, deal = heapq.heappop(self._deals)
+            head = deal.pop()
+            taken.append(head[:most])
+            if most < len(head):
+                deal.append(head[most:])
+                heapq.heappush(self._deals, (due, number, deal))
+            elif deal:
+                self._taken.append(deal)
+            most -= len(taken[-1])
+        slots = np.concatenate(taken) if taken else np.empty(0, np.int64)
+        self.slots -= len(slots)
+        return slots
+
+    def left(self, now: float) -> None:
+        """What was taken has been sent: the next rounds are due in a while."""
+        for deal in self._taken:
+            heapq.heappush(self._deals, (now + SPACING_S, next(self._number), deal))
+        self._taken.clear()
+
+    def clear(self) -> None:
+        """Nothing of what waits will be sent."""
+        self._deals.clear()
+        self._taken.clear()
+        self.slots = 0

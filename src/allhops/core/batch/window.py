@@ -1,0 +1,380 @@
+"""A window: some thousand destinations of a batch under way together. The net drives it by the calls of a session.
+
+    probes_to_send -> (the net sends) -> probes_sent ... replies_received ... advance -> harvest
+
+A course whose probes have all been answered or given up is surveyed and handed to the strategy, which asks on or ends
+it. This file knows no packet (the lane does) and reads no clock (time is an argument, seconds of a monotonic clock).
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from allhops.core.batch.flight import Flight
+from allhops.core.batch.survey import Survey, survey
+from allhops.core.batch.waiting import Waiting
+from allhops.core.harvest import STOP_REASONS, Harvest, joined
+from allhops.core.ledger import CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Ledger
+from allhops.errors import NETWORK_IS_DOWN
+from allhops.model import StopReason
+from allhops.wire.classify import DESTINATION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from allhops.core.batch.strategies import Strategy
+    from allhops.core.lanes import Block
+    from allhops.core.ledger import Counters
+    from allhops.core.plan import Plan
+
+Replies = TypeVar("Replies")
+Replies_contra = TypeVar("Replies_contra", contravariant=True)
+
+BLOCK_PROBES = 1024
+"""Probes built together: arrays pay by then, and what a block holds is not too old when it leaves."""
+FULL_QUEUE_PAUSE_S = 0.002
+"""How long to let a full kernel queue drain before the same probe is tried again."""
+NETWORK_DOWN_PAUSE_S = 1.0
+"""Between two probes that ask whether the network is back."""
+NETWORK_DOWN_TRIES = 5
+"""Of these in a row; after that all that is left is tried at once, and ends as what it is."""
+_FAR = np.iinfo(np.int16).max
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of probes: `sent` is the sum of the others once nothing is in flight."""
+
+    sent: int = 0
+    answered: int = 0
+    timed_out: int = 0
+    local_error: int = 0
+    cancelled: int = 0
+
+
+class ArrayLane(Protocol[Replies_contra]):
+    """What a window needs of a lane (`allhops.core.lanes.Lane`), which may answer in arrays."""
+
+    def launch(self, plan: Plan, slots: array[int]) -> Block:
+        """Build the probes of these slots."""
+        ...
+
+    def record(self, plan: Plan, ledger: Ledger, replies: Replies_contra) -> ArrayLike:
+        """Fill the ledger; the slots that were answered now."""
+        ...
+
+
+class Window(Generic[Replies]):
+    """All courses of one plan, which has one flow.
+
+    `names` and `positions` tell what the caller called each destination and where it stood in the list. `counters` and
+    `tally` are shared with whoever else counts. `random` decides the order in which probes leave.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        lane: ArrayLane[Replies],
+        strategy: Strategy,
+        *,
+        counters: Counters,
+        tally: Tally,
+        names: Sequence[str],
+        positions: Sequence[int],
+        now: float,
+        random: np.random.Generator,
+        backend: str,
+    ) -> None:
+        self.plan = plan
+        self.ledger = Ledger(plan.slots, counters)
+        self.tally = tally
+        self._lane = lane
+        self._strategy = strategy
+        self._names = names
+        self._positions = np.asarray(positions, np.int64)
+        self._backend = backend
+        self._state = np.frombuffer(self.ledger.state, np.uint8)
+        self._waiting = Waiting(random)
+        self._flight = Flight(plan, self.ledger)
+        self._block: Block | None = None
+        self._noted = 0
+        self._blocked_until = now
+        self._network_down_tries = 0
+        self._stopping = False
+        self._is_open = np.ones(plan.courses, bool)
+        self._outstanding = np.zeros(plan.courses, np.int32)
+        self._touched: list[NDArray[np.int64]] = []
+        self._arrival_ttl = np.full(plan.courses, _FAR, np.int16)
+        self._sent = np.zeros(plan.courses, np.int32)
+        self._failed = np.zeros(plan.courses, np.int32)
+        self._last_error = np.zeros(plan.courses, np.uint16)
+        self._began_at = np.full(plan.courses, np.nan)
+        self._began_ns = np.zeros(plan.courses, np.int64)
+        self._harvests: list[Harvest] = []
+        self.open_courses = plan.courses
+        self._ask(strategy.begin(plan), now)
+
+    @property
+    def ended(self) -> bool:
+        """Whether every course has ended and its harvest was taken."""
+        return self.open_courses == 0 and not self._harvests
+
+    @property
+    def waiting(self) -> int:
+        """Probes that wait to be sent, due or not."""
+        return self._waiting.slots + (len(self._block) - self._block.handed if self._block is not None else 0)
+
+    @property
+    def in_flight(self) -> int:
+        """Probes that are out."""
+        return self._flight.slots
+
+    # The calls
+
+    def probes_to_send(self, now: float) -> Block | None:
+        """A block of which some probes were not handed over yet; None when none may leave now."""
+        if now < self._blocked_until:
+            return None
+        if self._block is None:
+            slots = self._useful(self._waiting.take(now, BLOCK_PROBES))
+            if not len(slots):
+                self._waiting.left(now)
+                return None
+            self._block = self._lane.launch(self.plan, array("q", slots.tobytes()))
+            self._noted = 0
+        return self._block
+
+    def probes_sent(self, now: float) -> None:
+        """Record what the net did with the block since the last time; a block that is through makes room for the next.
+
+        Must be called before replies to these probes are handed in.
+        """
+        block = self._block
+        if block is None or block.handed == self._noted:
+            return
+        part = slice(self._noted, block.handed)
+        slots = np.asarray(block.slots)[part]
+        courses = self._courses_of(slots)
+        errors = np.frombuffer(block.errors, np.uint16)[part]
+        sent_ns = np.frombuffer(block.sent_ns, np.int64)[part]
+        ledger, failed = self.ledger, errors != 0
+        np.frombuffer(ledger.sent_ns, np.int64)[slots] = sent_ns
+        np.frombuffer(ledger.sent_at, np.float64)[slots] = now
+        np.frombuffer(ledger.error, np.uint16)[slots] = errors
+        self._state[slots] = np.where(failed, LOCAL_ERROR, IN_FLIGHT)
+        ledger.counters.sent += len(slots)
+        self.tally.sent += len(slots)
+        self._note_begun(courses, sent_ns, now)
+        np.add.at(self._sent, courses, 1)
+        if failed.any():
+            self._note_failed(courses[failed], errors[failed], now)
+        else:
+            self._network_down_tries = 0
+        self._flight.left(slots[~failed], now)
+        self._noted = block.handed
+        if block.handed == len(block):
+            self._block = None
+            self._waiting.left(now)
+
+    def queue_was_full(self, now: float) -> None:
+        """Let the kernel's queue drain before the rest of the block is tried again."""
+        self._blocked_until = now + FULL_QUEUE_PAUSE_S
+
+    def replies_received(self, replies: Replies) -> None:
+        """Fill the ledger with replies that the port lease brought here."""
+        slots = np.asarray(self._lane.record(self.plan, self.ledger, replies), np.int64)
+        if not len(slots):
+            return
+        courses, ttls = self._courses_of(slots), self._ttls_of(slots)
+        arrived = np.frombuffer(self.ledger.kind, np.uint8)[slots] == DESTINATION
+        np.minimum.at(self._arrival_ttl, courses[arrived], ttls[arrived].astype(np.int16))
+        self._flight.heard(slots, courses, ttls)
+        self.tally.answered += len(slots)
+        self._settle(courses)
+
+    def advance(self, now: float) -> None:
+        """Give up what has waited long enough, ask the strategy, end what is complete."""
+        expired = self._flight.expired(now)
+        if len(expired):
+            self._state[expired] = TIMED_OUT
+            self.tally.timed_out += len(expired)
+            self._settle(self._courses_of(expired))
+        courses = self._settled()
+        if not len(courses) and not self._waiting.slots and not self._flight.slots and self._block is None:
+            courses = np.flatnonzero(self._is_open)  # held back by the strategy, and nobody is left to wait for
+        if len(courses):
+            self._proceed(courses, now)
+
+    def harvest(self) -> Harvest | None:
+        """The courses that have ended since the last time; None for none."""
+        if not self._harvests:
+            return None
+        harvests, self._harvests = self._harvests, []
+        return joined(harvests)
+
+    def stop_sending(self, now: float) -> None:
+        """Nothing leaves any more; what is out is waited for, then every course ends as it is."""
+        self._stopping = True
+        self.probes_sent(now)
+        self._block = None
+        self._waiting.clear()
+        self._outstanding[:] = 0
+        out = np.flatnonzero(self._state == IN_FLIGHT)
+        np.add.at(self._outstanding, self._courses_of(out), 1)
+        idle = np.flatnonzero(self._is_open & (self._outstanding == 0))
+        if len(idle):
+            self._proceed(idle, now)
+
+    def interrupt(self, now: float) -> None:
+        """End every open course with what is known."""
+        self.stop_sending(now)
+        out = self._flight.clear()
+        self._state[out] = CANCELLED
+        self.tally.cancelled += len(out)
+        courses = np.flatnonzero(self._is_open)
+        if len(courses):
+            self._end(survey(self.plan, self.ledger, courses), now, interrupted=True)
+
+    # How
+
+    def _proceed(self, courses: NDArray[np.int64], now: float) -> None:
+        """Go on with courses that have nothing out and nothing to send."""
+        unsendable = (self._failed[courses] == self._sent[courses]) & (self._sent[courses] > 0)
+        if unsendable.any():
+            self._end(survey(self.plan, self.ledger, courses[unsendable]), now)
+            courses = courses[~unsendable]
+            if not len(courses):
+                return
+        known = survey(self.plan, self.ledger, courses)
+        asked = self._strategy.proceed(self.plan, known)
+        if self._stopping:
+            if asked.done.any():
+                self._end(_part(known, asked.done), now)
+            if not asked.done.all():
+                self._end(_part(known, ~asked.done), now, interrupted=True)
+            return
+        if len(asked.slots):
+            self._ask(asked.slots, now)
+        if asked.done.any():
+            self._end(_part(known, asked.done), now)
+
+    def _ask(self, slots: NDArray[np.int64], now: float) -> None:
+        courses = self._courses_of(slots)
+        np.add.at(self._outstanding, courses, 1)
+        self._waiting.add(slots, courses, now)
+
+    def _useful(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those that can still change the result: not beyond the destination."""
+        courses = self._courses_of(slots)
+        useful = self._ttls_of(slots) <= self._arrival_ttl[courses]
+        if not useful.all():
+            self._settle(courses[~useful])
+        return slots[useful]
+
+    def _settle(self, courses: NDArray[np.int64]) -> None:
+        """One probe of each of these (a course may be there twice) is no longer waited for."""
+        np.subtract.at(self._outstanding, courses, 1)
+        self._touched.append(courses)
+
+    def _settled(self) -> NDArray[np.int64]:
+        """Open courses that have become free of outstanding probes since the last time."""
+        if not self._touched:
+            return np.empty(0, np.int64)
+        courses = np.unique(np.concatenate(self._touched))
+        self._touched.clear()
+        free: NDArray[np.int64] = courses[self._is_open[courses] & (self._outstanding[courses] == 0)]
+        return free
+
+    def _note_begun(self, courses: NDArray[np.int64], sent_ns: NDArray[np.int64], now: float) -> None:
+        new = np.isnan(self._began_at[courses])
+        if new.any():
+            self._began_at[courses[new]] = now
+            self._began_ns[courses[new][::-1]] = sent_ns[new][::-1]  # of two, the first one
+
+    def _note_failed(self, courses: NDArray[np.int64], errors: NDArray[np.uint16], now: float) -> None:
+        np.add.at(self._failed, courses, 1)
+        self._last_error[courses] = errors
+        self.tally.local_error += len(courses)
+        self._settle(courses)
+        if int(errors[-1]) in NETWORK_IS_DOWN:
+            self._network_down_tries += 1
+            if self._network_down_tries <= NETWORK_DOWN_TRIES:
+                self._blocked_until = now + NETWORK_DOWN_PAUSE_S
+
+    def _end(self, known: Survey, now: float, *, interrupted: bool = False) -> None:
+        """These courses have ended; their harvest waits."""
+        courses, options = known.courses, self.plan.options
+        began_at = np.where(np.isnan(self._began_at[courses]), now, self._began_at[courses])
+        stop = self._stop_reasons(known, interrupted=interrupted)
+        is_error = stop == STOP_REASONS.index(StopReason.LOCAL_ERROR)
+        last_ttl = np.where(is_error, options.first_ttl - 1, self._last_ttl(known))
+        self._is_open[courses] = False
+        self.open_courses -= len(courses)
+        self._harvests.append(
+            Harvest(
+                plan=self.plan,
+                ledger=self.ledger,
+                names=self._names,
+                positions=self._positions,
+                courses=courses,
+                stop=stop,
+                end_ttl=known.end_ttl,
+                last_ttl=last_ttl.astype(np.int16),
+                started_ns=self._began_ns[courses],
+                duration_ns=np.rint((now - began_at) * 1e9).astype(np.int64),
+                errors=self._last_error[courses],
+                inherited=self._strategy.inherited(self.plan, known),
+                backend=self._backend,
+            )
+        )
+
+    def _stop_reasons(self, known: Survey, *, interrupted: bool) -> NDArray[np.uint8]:
+        """(n,): as `Course.stop_reason`."""
+        courses, options = known.courses, self.plan.options
+        cases = [
+            ((self._failed[courses] == self._sent[courses]) & (self._sent[courses] > 0), StopReason.LOCAL_ERROR),
+            (np.full(len(courses), interrupted), StopReason.INTERRUPTED),
+            (known.reached_ttl > 0, StopReason.REACHED),
+            (known.unreachable_ttl > 0, StopReason.UNREACHABLE),
+            (known.loop_ttl > 0, StopReason.LOOP),
+            (options.max_ttl - known.highest_heard >= options.gap_limit, StopReason.GAP_LIMIT),
+        ]
+        reasons = np.select(
+            [case for case, _ in cases],
+            [STOP_REASONS.index(reason) for _, reason in cases],
+            STOP_REASONS.index(StopReason.MAX_TTL),
+        )
+        return reasons.astype(np.uint8)
+
+    def _last_ttl(self, known: Survey) -> NDArray[np.int16]:
+        """(n,): of the last hop to show: past the last answer only what was asked, and no more than the gap limit."""
+        options = self.plan.options
+        ttls = np.arange(options.first_ttl, options.max_ttl + 1, dtype=np.int16)
+        limit = np.minimum(known.highest_heard + options.gap_limit, options.max_ttl)
+        asked = (known.tries > 0) & (ttls <= limit[:, None])
+        last = np.where(asked.any(axis=1), ttls[len(ttls) - 1 - asked[:, ::-1].argmax(axis=1)], options.first_ttl - 1)
+        return np.where(known.end_ttl > 0, known.end_ttl, last).astype(np.int16)
+
+    def _courses_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        return slots // self.plan.slots_per_course
+
+    def _ttls_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        plan = self.plan
+        return slots // plan.slots_per_row % plan.ttls + plan.options.first_ttl
+
+    def __repr__(self) -> str:
+        return (
+            f"<Window [{self.open_courses} of {self.plan.courses} courses open | {self.waiting} probes waiting, "
+            f"{self.in_flight} in flight]>"
+        )
+
+
+def _part(known: Survey, which: NDArray[np.bool_]) -> Survey:
+    """The survey of some of its courses."""
+    return Survey(**{name: column[which] for name, column in vars(known).items()})

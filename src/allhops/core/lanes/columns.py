@@ -1,0 +1,187 @@
+"""Replies as columns: the same numbers as a `ReplyRow`, thousands at a time.
+
+This file knows no packet's layout and no clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from allhops.core.lanes.rows import ReplyRow, Sighting
+from allhops.wire.probes import COOKIE_SIZE, LAYOUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from allhops.model import Extension
+
+NOT_SHOWN = -1
+"""In a column of words: the reply does not show it."""
+
+LAYOUT_CODES = tuple(LAYOUTS.values())
+"""Column value to layout."""
+CODE_OF = {(layout.family.version, layout.protocol): code for code, layout in enumerate(LAYOUT_CODES)}
+"""(IP version, protocol number) to column value."""
+_VERSIONS = np.array([layout.family.version for layout in LAYOUT_CODES], np.uint8)
+_PROTOCOLS = np.array([layout.protocol for layout in LAYOUT_CODES], np.uint8)
+
+_ADDRESSES = ("responder", "source", "destination")
+_PLAIN: tuple[tuple[str, str], ...] = (
+    ("stamp_ns", "i8"),
+    ("peer", "i4"),
+    ("ip_id", "i4"),
+    ("checksum", "i4"),
+    ("mark", "i4"),
+    ("balance", "i4"),
+    ("cookie", "u4"),
+    ("extensions", "i4"),
+    ("flow", "u2"),
+    ("mtu", "u2"),
+    ("kind", "u1"),
+    ("reply_ttl", "u1"),
+    ("icmp_type", "u1"),
+    ("icmp_code", "u1"),
+    ("quoted_ttl", "u1"),
+    ("quoted_tos", "u1"),
+    ("port_state", "u1"),
+    ("layout", "u1"),
+    ("hearsay", "u1"),
+    ("has_cookie", "?"),
+    ("is_quote", "?"),
+)
+ROW = np.dtype([*((name, "u8", (2,)) for name in _ADDRESSES), *_PLAIN])
+"""One reply. Fields are those of `ReplyRow` and `Sighting`; addresses are 16 bytes, left-aligned, as two numbers that
+only equality means something to; `cookie` is a big-endian number; words that are not shown are `NOT_SHOWN`;
+`extensions` is an index into the list beside the columns."""
+
+_FIELDS = [name for name, _ in _PLAIN]
+
+
+class VectorReplies:
+    """n replies in the order of their arrival. `extensions[0]` is (), what nearly every reply has."""
+
+    __slots__ = ("columns", "extensions")
+
+    def __init__(self, columns: NDArray[Any], extensions: list[tuple[Extension, ...] | None]) -> None:
+        self.columns = columns
+        self.extensions = extensions
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @property
+    def flow(self) -> NDArray[np.uint16]:
+        """(n,): source port or identifier of the probes."""
+        return self._column("flow")
+
+    @property
+    def version(self) -> NDArray[np.uint8]:
+        """(n,): IP version."""
+        versions: NDArray[np.uint8] = _VERSIONS[self.columns["layout"]]
+        return versions
+
+    @property
+    def protocol(self) -> NDArray[np.uint8]:
+        """(n,): protocol number of the probes."""
+        protocols: NDArray[np.uint8] = _PROTOCOLS[self.columns["layout"]]
+        return protocols
+
+    @property
+    def cookie(self) -> NDArray[np.uint32]:
+        """(n,): the cookie as a big-endian number; of those that show none, see `has_cookie`, 0."""
+        return self._column("cookie")
+
+    @property
+    def has_cookie(self) -> NDArray[np.bool_]:
+        """(n,): whether a reply shows a cookie, ours or not."""
+        return self._column("has_cookie")
+
+    @property
+    def is_bare(self) -> NDArray[np.bool_]:
+        """(n,): `Sighting.is_bare`."""
+        columns = self.columns
+        bare: NDArray[np.bool_] = ~columns["has_cookie"] & (columns["balance"] < 0) & (columns["checksum"] < 0)
+        return bare
+
+    def select(self, which: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> VectorReplies:
+        """Those that a mask (n,) or an array of positions names."""
+        index = np.flatnonzero(which) if which.dtype == np.bool_ else which
+        return VectorReplies(self.columns.take(index), self.extensions)
+
+    def rows(self) -> Iterator[ReplyRow]:
+        """Every reply as the scalar lane has it."""
+        for position in range(len(self)):
+            yield self.row(position)
+
+    def row(self, position: int) -> ReplyRow:
+        """One reply as the scalar lane has it."""
+        columns = self.columns[position]
+        values = {name: columns[name].item() for name in _FIELDS}
+        layout = LAYOUT_CODES[values["layout"]]
+        size = layout.family.address_size
+        responder, source, destination = (columns[name].tobytes()[:size] for name in _ADDRESSES)
+        return ReplyRow(
+            stamp_ns=values["stamp_ns"],
+            kind=values["kind"],
+            responder=responder,
+            reply_ttl=values["reply_ttl"],
+            icmp_type=values["icmp_type"],
+            icmp_code=values["icmp_code"],
+            quoted_ttl=values["quoted_ttl"],
+            quoted_tos=values["quoted_tos"],
+            mtu=values["mtu"],
+            port_state=values["port_state"],
+            extensions=self.extensions[values["extensions"]],
+            probe=Sighting(
+                layout=layout,
+                source=source,
+                destination=destination,
+                flow=values["flow"],
+                peer=_shown(values["peer"]),
+                ip_id=_shown(values["ip_id"]),
+                checksum=_shown(values["checksum"]),
+                mark=_shown(values["mark"]),
+                balance=_shown(values["balance"]),
+                cookie=values["cookie"].to_bytes(COOKIE_SIZE, "big") if values["has_cookie"] else None,
+                is_quote=values["is_quote"],
+            ),
+            hearsay=values["hearsay"],
+        )
+
+    def _column(self, name: str) -> NDArray[Any]:
+        column: NDArray[Any] = self.columns[name]
+        return column
+
+
+def write_row(
+    columns: NDArray[Any], position: int, row: ReplyRow, extensions: list[tuple[Extension, ...] | None]
+) -> None:
+    """Put one reply of the scalar lane's among the columns, its extensions behind those that are there."""
+    probe = row.probe
+    layout = probe.layout
+    target = columns[position]
+    for name, address in zip(_ADDRESSES, (row.responder, probe.source, probe.destination), strict=True):
+        target[name].view(np.uint8)[: len(address)] = np.frombuffer(address, np.uint8)
+    for name in ("peer", "ip_id", "checksum", "mark", "balance"):
+        word = getattr(probe, name)
+        target[name] = NOT_SHOWN if word is None else word
+    for name in ("stamp_ns", "kind", "reply_ttl", "icmp_type", "icmp_code", "quoted_ttl", "quoted_tos", "mtu"):
+        target[name] = getattr(row, name)
+    target["port_state"] = row.port_state
+    target["hearsay"] = row.hearsay
+    target["flow"] = probe.flow
+    target["is_quote"] = probe.is_quote
+    target["layout"] = CODE_OF[layout.family.version, layout.protocol]
+    target["has_cookie"] = probe.cookie is not None
+    target["cookie"] = int.from_bytes(probe.cookie or b"", "big")
+    if row.extensions != ():
+        target["extensions"] = len(extensions)
+        extensions.append(row.extensions)
+
+
+def _shown(word: int) -> int | None:
+    return None if word == NOT_SHOWN else word

@@ -1,0 +1,182 @@
+"""The vector lane: thousands of probes built, and replies read, in a handful of array operations.
+
+What is ordinary is done side by side; whatever is odd about a packet or a reply, the scalar lane's own functions decide
+one by one. So both lanes agree on every byte, and this one knows no rule of its own. This file knows no clock and no
+socket.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from allhops.core.lanes import Block
+from allhops.core.lanes.claims import Claims, claim
+from allhops.core.lanes.columns import VectorReplies, write_row
+from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect
+from allhops.core.lanes.entry import enter
+from allhops.core.lanes.matching import Match, is_of, match
+from allhops.core.lanes.skim import skim
+from allhops.core.lanes.tables import tables_of
+from allhops.core.ledger import ANSWERED, IN_FLIGHT, UNSENT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from allhops.core.lanes import Ring
+    from allhops.core.ledger import Counters, Ledger
+    from allhops.core.plan import Plan
+
+__all__ = ["VectorLane", "VectorReplies"]
+
+_COPIED = ("kind", "icmp_type", "icmp_code", "reply_ttl", "quoted_ttl", "quoted_tos", "port_state")
+"""Ledger columns of one byte that are a reply's as they are."""
+
+
+class VectorLane:
+    """Stateless but for `counters`, which count what was not worth a row."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+
+    def launch(self, plan: Plan, slots: Sequence[int] | NDArray[np.int64]) -> Block:
+        """Build the probes of these slots: copies of one template, every word that differs patched in all of them."""
+        tables, layout, size = tables_of(plan), plan.layout, plan.size
+        wanted = np.asarray(slots, np.int64)
+        count = len(wanted)
+        packets = bytearray(size * count)
+        if not count:
+            return Block(slots, packets, size)  # type: ignore[arg-type]  # an array is as good a sequence of slots
+        courses = wanted // plan.slots_per_course
+        destinations = courses // len(plan.source_ports)
+        np.frombuffer(packets, np.uint8).reshape(count, size)[:] = np.frombuffer(tables.base.packet, np.uint8)
+
+        def put(offset: int, values: NDArray[Any], kind: str = ">u2") -> None:
+            np.ndarray((count,), kind, packets, offset, (size,))[:] = values
+
+        address_size = layout.family.address_size
+        put(layout.family.destination_offset, tables.addresses[destinations], f"V{address_size}")
+        for offset, words in tables.patches(wanted - courses * plan.slots_per_course, destinations):
+            put(offset, words)
+        put(layout.flow_offset, tables.ports[courses])
+        put(layout.checksum_offset, tables.checksums[courses])
+        return Block(slots, packets, size)  # type: ignore[arg-type]  # as above
+
+    def unpack(self, ring: Ring) -> VectorReplies:
+        """Read replies to kinds of probes that we send; everything else is counted and dropped, whatever its bytes."""
+        columns, is_reply, is_unread, foreign, extensions = skim(ring)
+        self.counters.foreign += foreign
+        if is_unread.any():
+            view = memoryview(ring.rows)
+            row_size = len(view) // ring.capacity
+            for position in np.flatnonzero(is_unread).tolist():
+                start = position * row_size
+                row = dissect(view[start : start + ring.lengths[position]], ring.stamps_ns[position])
+                if not isinstance(row, Refusal):
+                    write_row(columns, position, row._replace(hearsay=ring.hearsay[position]), extensions)
+                    is_reply[position] = True
+                elif row is MALFORMED:
+                    self.counters.malformed += 1
+                else:
+                    self.counters.foreign += 1
+        replies = VectorReplies(columns, extensions)
+        return replies if is_reply.all() else replies.select(is_reply)
+
+    def disown(self, replies: VectorReplies) -> None:
+        """Count replies to nobody's probes."""
+        self.counters.foreign += len(replies)
+        self.counters.bare += int(np.count_nonzero(replies.is_bare))
+
+    def share(self, plans: Sequence[Plan], replies: VectorReplies) -> list[VectorReplies]:
+        """Newest plan first: most replies are about what left last."""
+        newest_first = range(len(plans) - 1, -1, -1)
+        owner = np.array(
+            [next((at for at in newest_first if is_of(plans[at], row)), len(plans) - 1) for row in replies.rows()],
+            np.int64,
+        )
+        return [replies.select(owner == at) for at in range(len(plans))]
+
+    def record(self, plan: Plan, ledger: Ledger, replies: VectorReplies) -> NDArray[np.int64]:
+        """Fill the ledger with the replies that are this plan's; the slots answered now, in order of arrival."""
+        if not len(replies):
+            return np.zeros(0, np.int64)
+        claims = claim(plan, ledger, replies)
+        ledger.counters.foreign += int(np.count_nonzero(claims.is_strange))
+        state = np.frombuffer(ledger.state, np.uint8)[claims.slot]
+        is_plain = claims.is_as_sent & (state != UNSENT)
+        named = self._match_rows(plan, ledger, replies, np.flatnonzero(~(is_plain | claims.is_strange)))
+        is_first = is_plain & (state == IN_FLIGHT)
+        is_first &= _is_first_of_slot(claims.slot, is_first)
+        if named:
+            is_first &= ~np.isin(claims.slot, [found.slot for found in named.values()])
+        first = np.flatnonzero(is_first)
+        _fill(ledger, claims, replies, first)
+        for position in np.flatnonzero(is_plain & ~is_first).tolist():
+            named[position] = Match(*(int(column[position]) for column in claims[:3]))
+        answered = dict(zip(first.tolist(), claims.slot[first].tolist(), strict=True)) if named else {}
+        for position in sorted(named):
+            if enter(ledger, named[position], replies.row(position)):
+                answered[position] = named[position].slot
+        if not named:
+            return claims.slot[first]
+        return np.array([answered[position] for position in sorted(answered)], np.int64)
+
+    def _match_rows(
+        self, plan: Plan, ledger: Ledger, replies: VectorReplies, positions: NDArray[Any]
+    ) -> dict[int, Match]:
+        """What each of these names, by its position.
+
+        A slot's state changes nothing about what a reply names. But a probe that was never sent counts as a guess, so
+        those are entered at once; the others wait for their turn among all that name a slot.
+        """
+        named: dict[int, Match] = {}
+        for position in positions.tolist():
+            row = replies.row(position)
+            found = match(plan, ledger, row)
+            if found is None:
+                continue
+            if ledger.state[found.slot] == UNSENT:
+                enter(ledger, found, row)
+            else:
+                named[position] = found
+        return named
+
+
+def _is_first_of_slot(slot: NDArray[np.int64], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n,): whether a reply is the first of those `among` all that names its slot."""
+    chosen = slot[among]
+    ordered = np.sort(chosen)
+    first = among.copy()
+    if (ordered[1:] == ordered[:-1]).any():
+        _, places = np.unique(chosen, return_index=True)
+        first[:] = False
+        first[np.flatnonzero(among)[places]] = True
+    return first
+
+
+def _fill(ledger: Ledger, claims: Claims, replies: VectorReplies, first: NDArray[Any]) -> None:
+    """Write first replies into the columns; `hearsay` is 0 for all of them, as it is in the ledger."""
+    if not len(first):
+        return
+    columns, slot = replies.columns, claims.slot
+    matched, flags = claims.matched, claims.flags
+    if len(first) < len(columns):
+        columns, slot, matched, flags = columns.take(first), slot[first], matched[first], flags[first]
+    np.frombuffer(ledger.state, np.uint8)[slot] = ANSWERED
+    for name in _COPIED:
+        np.frombuffer(getattr(ledger, name), np.uint8)[slot] = columns[name]
+    np.frombuffer(ledger.mtu, np.uint16)[slot] = columns["mtu"]
+    np.frombuffer(ledger.matched, np.uint16)[slot] = matched
+    np.frombuffer(ledger.flags, np.uint8)[slot] = flags
+    np.frombuffer(ledger.received_ns, np.int64)[slot] = columns["stamp_ns"]
+    np.frombuffer(ledger.responder, np.uint64).reshape(-1, 2)[slot] = columns["responder"]
+    ledger.counters.matched += len(first)
+    for position in np.flatnonzero(columns["extensions"]).tolist():
+        extensions = replies.extensions[columns["extensions"][position]]
+        if extensions:
+            ledger.extensions[int(slot[position])] = extensions
+        else:
+            ledger.counters.extension_error += 1

@@ -1,0 +1,166 @@
+"""A window of destinations on the virtual clock: every hop right, every probe accounted for, nobody sees a burst."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from ipaddress import ip_address
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from allhops.core.batch.strategies import batch_strategy
+from allhops.core.batch.waiting import SPACING_S, Waiting
+from allhops.core.lanes.scalar import ScalarLane
+from allhops.model import ProbeState, Protocol, StopReason
+from allhops.options import TraceOptions
+from allhops.testing.generator import generate
+from allhops.testing.internet import Internet
+from allhops.testing.virtual_batch import VirtualBatch
+
+if TYPE_CHECKING:
+    from allhops.model import Address, Trace
+    from allhops.testing.scenario import Scenario
+
+DESTINATIONS = 60
+
+
+def world(version: int, seed: int = 5, **kinds: float) -> tuple[Scenario, list[Address]]:
+    scenario = generate(seed=seed, destinations=DESTINATIONS, families=(4, 6), **kinds)  # type: ignore[arg-type]  # shares
+    networks = [network for path in scenario.paths for network in path.destinations]
+    return scenario, [network[0] for network in networks if network.version == version]
+
+
+def play(scenario: Scenario, addresses: list[Address], *, rate_pps: float = 5_000, **options: object) -> VirtualBatch:
+    batch = VirtualBatch(
+        Internet(scenario),
+        addresses,
+        batch_strategy("parallel"),
+        TraceOptions(**options),  # type: ignore[arg-type]  # any of its fields
+        lane=ScalarLane,
+        rate_pps=rate_pps,
+    )
+    batch.run()
+    return batch
+
+
+def traces_of(batch: VirtualBatch) -> list[Trace]:
+    return [trace for harvest in batch.harvests for trace in harvest.traces()]
+
+
+def destination_of(packet: bytes) -> Address:
+    return ip_address(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
+
+
+def ttl_of(packet: bytes) -> int:
+    return packet[8] if packet[0] >> 4 == 4 else packet[7]
+
+
+def judged(batch: VirtualBatch, protocol: Protocol) -> Counter[str]:
+    """How many hops are right, wrong and missed."""
+    flows = {destination_of(packet): packet for _, packet in batch.sent}
+    found: Counter[str] = Counter()
+    for trace in traces_of(batch):
+        assert trace.address is not None
+        truth = batch.internet.truth(trace.address, packet=flows[trace.address], protocol=protocol)
+        rows = {hop.ttl: {probe.reply.address for probe in hop.probes if probe.reply} for hop in trace.hops}
+        for hop in truth:
+            heard = rows.pop(hop.ttl, set())
+            right = heard == ({hop.address} if hop.address else set())
+            found["right" if right else "missed" if not heard else "wrong"] += 1
+        found["wrong"] += sum(bool(heard) for heard in rows.values())
+    return found
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", Protocol)
+def test_every_hop_of_every_destination_is_right(protocol: Protocol, version: int, attempts: int) -> None:
+    scenario, addresses = world(version, silent_hop_share=0.2, silent_destination_share=0.5, load_balanced_share=0.3)
+    batch = play(scenario, addresses, protocol=protocol, attempts=attempts)
+    assert Counter(trace.address for trace in traces_of(batch)) == Counter(addresses)
+    assert judged(batch, protocol)["wrong"] == judged(batch, protocol)["missed"] == 0
+    assert batch.counters.forged == batch.counters.foreign == 0
+
+
+def test_a_silent_destination_ends_by_the_gap_limit() -> None:
+    scenario, addresses = world(4, silent_destination_share=1.0)
+    traces = traces_of(play(scenario, addresses, attempts=1))
+    assert {trace.stop_reason for trace in traces} == {StopReason.GAP_LIMIT}
+
+
+def test_every_probe_is_accounted_for() -> None:
+    scenario, addresses = world(4, loss=0.2, silent_destination_share=0.5)
+    batch = play(scenario, addresses)
+    tally = batch.tally
+    assert tally.sent == len(batch.sent) == tally.answered + tally.timed_out + tally.local_error + tally.cancelled
+    assert tally.timed_out
+    shown = Counter(probe.state for trace in traces_of(batch) for hop in trace.hops for probe in hop.probes)
+    assert set(shown) == {ProbeState.ANSWERED, ProbeState.TIMED_OUT}
+    sent = sum(len(harvest.sent().slot) for harvest in batch.harvests)
+    assert sent == tally.sent
+
+
+def test_no_destination_and_no_router_sees_a_burst() -> None:
+    scenario, addresses = world(4)
+    batch = play(scenario, addresses, rate_pps=2_000)
+    times = defaultdict(list)
+    for at, packet in batch.sent:
+        times[destination_of(packet)].append(at)
+    closest = min(later - at for sent in times.values() for at, later in pairwise(sent))
+    assert closest >= SPACING_S
+    steady = [ttl_of(packet) for at, packet in batch.sent if 0.2 < at < 0.5]
+    per_ttl = Counter(steady)
+    assert max(per_ttl.values()) < 0.2 * len(steady)
+
+
+def test_the_order_is_repeatable_by_its_seed() -> None:
+    orders = []
+    for seed in (1, 1, 2):
+        waiting = Waiting(np.random.default_rng(seed))
+        waiting.add(np.arange(1_000), np.arange(1_000) // 10, 0.0)
+        order: list[int] = []
+        for second in range(10):
+            order += waiting.take(second, 1_000).tolist()
+            waiting.left(second)
+        orders.append(order)
+        assert sorted(order) == list(range(1_000))
+        assert waiting.slots == 0
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_stopping_waits_for_what_is_out_and_sends_nothing_more() -> None:
+    scenario, addresses = world(4, silent_destination_share=0.5)
+    batch = VirtualBatch(
+        Internet(scenario), addresses, batch_strategy("parallel"), TraceOptions(), lane=ScalarLane, rate_pps=1_000
+    )
+    while len(batch.sent) < 500:
+        batch.beat()
+    batch.window.stop_sending(batch.now)
+    sent = len(batch.sent)
+    batch.run()
+    assert len(batch.sent) == sent
+    traces = traces_of(batch)
+    assert len(traces) == DESTINATIONS
+    assert StopReason.INTERRUPTED in {trace.stop_reason for trace in traces}
+    tally = batch.tally
+    assert tally.sent == tally.answered + tally.timed_out
+    assert tally.cancelled == 0
+
+
+def test_an_interrupt_cancels_what_is_out() -> None:
+    scenario, addresses = world(4)
+    batch = VirtualBatch(
+        Internet(scenario), addresses, batch_strategy("parallel"), TraceOptions(), lane=ScalarLane, rate_pps=5_000
+    )
+    for _ in range(5):
+        batch.beat()
+    batch.window.interrupt(batch.now)
+    harvest = batch.window.harvest()
+    assert harvest is not None
+    assert len(harvest) + sum(map(len, batch.harvests)) == DESTINATIONS
+    assert batch.window.ended
+    tally = batch.tally
+    assert tally.sent == tally.answered + tally.cancelled
+    assert tally.cancelled

@@ -1,0 +1,70 @@
+"""Lines made from columns: to the byte those made from the traces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allhops.model import Protocol
+from allhops.output import fragments
+from allhops.output.fields import TEXT, Field, Record
+from allhops.output.fragments import AddressTexts, cut
+from allhops.output.json import line
+from allhops.output.jsonl import MOST_AT_ONCE, JsonLines
+from allhops.output.records import PROBE
+from tests.harvests import likely_harvest, random_harvest
+
+if TYPE_CHECKING:
+    from allhops.core.harvest import Harvest
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def written(harvest: Harvest) -> bytes:
+    blocks: list[bytes] = []
+    JsonLines(blocks.append).harvest(harvest)
+    return b"".join(blocks)
+
+
+@given(SEEDS, st.sampled_from([4, 6]), st.sampled_from(Protocol), st.integers(1, 3), st.integers(1, 3))
+def test_lines_are_those_of_the_traces(
+    seed: int, version: int, protocol: Protocol, attempts: int, first_ttl: int
+) -> None:
+    harvest = random_harvest(
+        seed, version=version, protocol=protocol, attempts=attempts, first_ttl=first_ttl, max_ttl=6
+    )
+    assert written(harvest).decode() == "".join(map(line, harvest.traces()))
+
+
+def test_many_lines_are_written_a_few_at_a_time() -> None:
+    harvest = likely_harvest(1, 2 * MOST_AT_ONCE + 1, hops=2)
+    blocks: list[bytes] = []
+    JsonLines(blocks.append).harvest(harvest)
+    assert [block.count(b"\n") for block in blocks] == [MOST_AT_ONCE, MOST_AT_ONCE, 1]
+    assert b"".join(blocks).decode() == "".join(map(line, harvest.traces()))
+
+
+def test_a_trace_is_its_line() -> None:
+    trace = next(likely_harvest(1, 1).traces())
+    blocks: list[bytes] = []
+    JsonLines(blocks.append).trace(trace)
+    assert blocks == [line(trace).encode()]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fragments, "MOST_REMEMBERED", 2)
+    (run,) = cut(Record("record", "Says.", (Field("it", TEXT, lambda source: source, "Says."),)), ("it",))
+    assert run.texts(["a", "b", "a"], "aba".__getitem__) == ['"it":"a"', '"it":"b"', '"it":"a"']
+    assert run.texts(["c", "b"], "cb".__getitem__) == ['"it":"c"', '"it":"b"']
+    addresses = AddressTexts()
+    assert [addresses[bytes([10, 0, 0, at])] for at in range(5)] == [f"10.0.0.{at}" for at in range(5)]
+    assert len(addresses) == 1
+
+
+def test_a_field_that_nobody_cut_is_noticed() -> None:
+    names = [field.name for field in PROBE.fields]
+    with pytest.raises(ValueError, match="cut it anew"):
+        cut(PROBE, tuple(names[:-1]))
