@@ -66,7 +66,7 @@ class Verdict(NamedTuple):
 
 
 def gather(table: NDArray[np.int64]) -> Findings:
-    """Rows of `COLUMNS` in any order; what a destination answers beyond its own TTL, and what is said twice, is dropped."""
+    """Rows of `COLUMNS` in any order; drops what a destination answers beyond its own TTL, and what is said twice."""
     table = table[np.lexsort((table[:, 5], table[:, 4], table[:, 3], table[:, 0]))]
     own = table[:, 0] == table[:, 4]
     same = np.zeros(len(table), np.bool_)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import shutil
 import socket
 import struct
@@ -209,7 +208,16 @@ def masscan() -> Tool:
         lasts_s = len(job.destinations) / min(rate, 50_000) + 2 * COOLDOWN_S
         mac = str(job.ground.gateway_mac).replace(":", "-")
         return [
-            *("timeout", "--foreground", "--signal=KILL", f"{lasts_s:.0f}", "masscan", "--ping", "-iL", str(job.list_file)),
+            *(
+                "timeout",
+                "--foreground",
+                "--signal=KILL",
+                f"{lasts_s:.0f}",
+                "masscan",
+                "--ping",
+                "-iL",
+                str(job.list_file),
+            ),
             *("--rate", str(rate), "--adapter", job.ground.interface, "--router-mac", mac),
             *("-oL", f"{job.results}.text", "--wait", str(COOLDOWN_S)),
         ]
@@ -317,8 +325,3 @@ def _read_caracal(job: Job) -> NDArray[np.int64]:
             )
             for row in csv.DictReader(file)
         )
-
-
-def allhops_summary(log: str) -> dict[str, int]:
-    """Every "number word" pair of the lines that `allhops batch` ends with, such as {"probes": 600000}."""
-    return {word: int(number.replace(",", "")) for number, word in re.findall(r"([\d,]*\d) ([a-z][a-z ]*[a-z])", log)}
