@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
 
+import allhops.net.batch.leases
 import allhops.net.source
 
 if TYPE_CHECKING:
@@ -44,3 +46,11 @@ def no_probe_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
         look_up_route(sock, destination, *arguments)
 
     monkeypatch.setattr(allhops.net.source, "_connect", guarded)
+    hold = allhops.net.source.hold_source_flow
+
+    def guarded_hold(source: bytes, *arguments: Any) -> Any:
+        if not ip_address(source).is_loopback and has_a_way_out():
+            pytest.fail(f"a test was about to probe from {ip_address(source)} in a namespace with a way out")
+        return hold(source, *arguments)
+
+    monkeypatch.setattr(allhops.net.batch.leases, "hold_source_flow", guarded_hold)

@@ -311,7 +311,7 @@ async def test_raw_sockets_that_are_refused_are_done_without(monkeypatch: pytest
     def refuse(*arguments: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(raw, "_open_receiver", refuse)
+    monkeypatch.setattr(raw, "open_receiver", refuse)
     async with Prober() as prober:
         trace = await prober.trace(LOOPBACK[4])
     assert trace.backend == "errqueue"

@@ -25,7 +25,7 @@ _CONTRADICTIONS = (("interface", "simulate"), ("backend", "simulate"), ("discove
 _FIELD_NAME = re.compile(r"\w+_\w+|^\w+(?= must be )")
 """Where a sentence names a field: one that is an English word as well only in front of its bounds."""
 _EPILOG = (
-    "Exit status: 0 reached, 1 not reached, 2 usage, 3 no permission, 4 local network error, "
+    "Exit status: 0 reached, 1 not reached, 2 usage, 3 no permission, 4 local network error,\n"
     "74 output failed, 130 interrupted."
 )
 
@@ -54,17 +54,14 @@ def read_arguments(argv: Sequence[str]) -> Request:
     Raises: UsageError with one line for the user; SystemExit after --help and --version.
     """
     parser = _parser()
-    before, behind = _split(argv)
-    given, unknown = parser.parse_known_intermixed_args(before)
-    if unknown:
-        raise UsageError(f"{unknown[0]}: no such option ({_HINT}); write -- before a HOST that begins with -")
-    _check_contradictions(given)
+    before, behind = split_off(argv)
+    given = parse(parser, before, "HOST")
     hosts = (*given.hosts, *behind)
     if not hosts:
         raise UsageError(f"no HOST to trace ({_HINT})")
     return Request(
         hosts=hosts,
-        options=_options(parser, given),
+        options=options_from(parser, given),
         numeric=given.numeric,
         extensions=given.extensions,
         output=given.output,
@@ -74,10 +71,19 @@ def read_arguments(argv: Sequence[str]) -> Request:
     )
 
 
-def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Arguments before and behind `--`: those behind are hosts, whatever they look like."""
+def split_off(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Arguments before and behind `--`: those behind are no options, whatever they look like."""
     cut = argv.index("--") if "--" in argv else len(argv)
     return argv[:cut], argv[cut + 1 :]
+
+
+def parse(parser: Parser, arguments: Sequence[str], what: str) -> argparse.Namespace:
+    """What was given; `what` is the parser's word for what is no option. Raises: UsageError."""
+    given, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        raise UsageError(f"{unknown[0]}: no such option ({parser.hint}); write -- before a {what} that begins with -")
+    _check_contradictions(given)
+    return given
 
 
 def _check_contradictions(given: argparse.Namespace) -> None:
@@ -92,7 +98,7 @@ def _contradiction(one: str, other: str) -> str:
     return f"{one} contradicts {other}: drop one of them"
 
 
-def _options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> TraceOptions:
+def options_from(parser: argparse.ArgumentParser, given: argparse.Namespace) -> TraceOptions:
     """The given ones; the rest have their defaults in one place, `TraceOptions`."""
     names = {field.name for field in fields(TraceOptions)}
     try:
@@ -106,21 +112,39 @@ def in_letters(sentence: str) -> str:
     return _in_letters(_parser(), sentence)
 
 
-def _in_letters(parser: argparse.ArgumentParser, sentence: str) -> str:
+def option_of(field: str) -> str:
+    """The option for a field of `TraceOptions`."""
+    return _letters(_parser()).get(field, field)
+
+
+def _letters(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Options by field."""
     letters: dict[str, str] = {}
     for action in parser._actions:
         letters.setdefault(action.dest, "/".join(action.option_strings))
+    return letters
+
+
+def _in_letters(parser: argparse.ArgumentParser, sentence: str) -> str:
+    letters = _letters(parser)
     return _FIELD_NAME.sub(lambda word: letters.get(word[0]) or word[0], sentence)
 
 
-class _Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose complaint is one line, written by whoever catches it."""
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose complaint is one line with a hint, written by whoever catches it."""
+
+    def __init__(self, hint: str, **rest: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter, **rest
+        )
+        self.hint = hint
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message.removeprefix('argument ')} ({_HINT})")
+        """Raise it instead."""
+        raise UsageError(f"{message.removeprefix('argument ')} ({self.hint})")
 
 
-class _Setting(argparse.Action):
+class Setting(argparse.Action):
     """Stores a value, or the constant of an option that takes none; absent unless given.
 
     Of the same option the last one wins, as everywhere; another one for the same thing contradicts it.
@@ -159,7 +183,7 @@ class _Value(NamedTuple):
 
 
 _PORTS = ", ".join(f"{protocol}: {port}" for protocol, port in DEFAULT_PORTS.items())
-_PROBES = (
+PROBES = (
     _Value("attempts", "-q --attempts", "N", "probes for each TTL (default: {})"),
     _Value("first_ttl", "-f --first-ttl", "TTL", "TTL to start with (default: {})"),
     _Value("max_ttl", "-m --max-ttl", "TTL", "largest TTL (default: {})"),
@@ -170,36 +194,36 @@ _PROBES = (
     _Value("tos", "--dscp", "DSCP", "its upper six bits alone: 0 to 63, or a name such as EF, AF41 or CS5", dscp),
     _Value("flow_label", "-l --flow-label", "LABEL", "flow label of IPv6, as in 0x12345 (default: 0)", flow_label),
 )
-_WAY_OUT = (
+WAY_OUT = (
     _Value("source", "-s --source", "ADDR", "source address (default: the route's)", str),
     _Value("interface", "-i --interface", "NAME", "interface to send by (default: the route's)", str),
 )
-_PACE = (
+PACE = (
     _Value("timeout", "-w --wait", "MAX", "longest wait for a reply, seconds (default: {:g})", seconds),
     _Value("gap_limit", "--gap-limit", "N", "silent hops in a row that end a path (default: {})"),
 )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
+        _HINT,
         prog="allhops",
-        usage="allhops [options] HOST...\n       allhops doctor",
-        description="Show the path to each HOST, every hop at once. doctor tells what works on this machine.",
+        usage="allhops [options] HOST...\n       allhops batch [options] FILE\n       allhops doctor",
+        description="Show the path to each HOST, every hop at once. batch traces a list (allhops batch --help);\n"
+        "doctor tells what works on this machine.",
         epilog=_EPILOG,
-        allow_abbrev=False,
-        add_help=False,
     )
     group = parser.add_argument_group
     _add_destinations(group("destinations"))
-    _add_values(_PROBES, _add_protocols(group("probes")))
-    _add_values(_WAY_OUT, _add_backend(group("way out of this machine")))
-    _add_values(_PACE, _add_rate(group("waiting and pace")))
+    _add_probes(group("probes"))
+    add_values(WAY_OUT, add_backend(group("way out of this machine")))
+    add_values(PACE, _add_rate(group("waiting and pace")))
     _add_output(group("output"))
     _add_other(group("other"))
     return parser
 
 
-def _add_values(values: tuple[_Value, ...], group: argparse._ArgumentGroup) -> None:
+def add_values(values: tuple[_Value, ...], group: argparse._ArgumentGroup) -> None:
     """Options that are absent unless given: `TraceOptions` has the defaults."""
     defaults = TraceOptions()
     for value in values:
@@ -207,7 +231,7 @@ def _add_values(values: tuple[_Value, ...], group: argparse._ArgumentGroup) -> N
             *value.flags.split(),
             dest=value.field,
             type=value.read,
-            action=_Setting,
+            action=Setting,
             metavar=value.metavar,
             help=value.help.format(getattr(defaults, value.field)),
         )
@@ -215,28 +239,39 @@ def _add_values(values: tuple[_Value, ...], group: argparse._ArgumentGroup) -> N
 
 def _add_choice(group: Any, flags: str, field: str, const: object, help: str) -> None:
     """An option without a value that chooses one for a field of `TraceOptions`."""
-    group.add_argument(*flags.split(), dest=field, action=_Setting, const=const, help=help)
+    group.add_argument(*flags.split(), dest=field, action=Setting, const=const, help=help)
 
 
 def _add_destinations(group: argparse._ArgumentGroup) -> None:
     # `*`, not `+`: the complaint about no host is ours.
     group.add_argument("hosts", metavar="HOST", nargs="*", help="name or address; several are traced at once")
+    add_versions(group)
+
+
+def add_versions(group: argparse._ArgumentGroup) -> None:
+    """-4 and -6."""
     _add_choice(group, "-4", "ip_version", 4, "use IPv4 only")
     _add_choice(group, "-6", "ip_version", 6, "use IPv6 only")
 
 
-def _add_protocols(group: argparse._ArgumentGroup) -> argparse._ArgumentGroup:
+def _add_probes(group: argparse._ArgumentGroup) -> None:
+    add_protocols(group)
+    _add_choice(group, "--mtu", "discover_mtu", True, "find the path MTU hop by hop (implies -F)")
+    add_values(PROBES, group)
+
+
+def add_protocols(group: argparse._ArgumentGroup) -> None:
+    """What the probes are made of."""
     _add_choice(group, "-U --udp", "protocol", Protocol.UDP, "probe with UDP (the default)")
     _add_choice(group, "-I --icmp", "protocol", Protocol.ICMP, "probe with ICMP echo requests")
     _add_choice(group, "-T --tcp", "protocol", Protocol.TCP, "probe with TCP SYN")
     _add_choice(group, "-F --dont-fragment", "dont_fragment", True, "forbid routers to fragment probes (IPv4)")
-    _add_choice(group, "--mtu", "discover_mtu", True, "find the path MTU hop by hop (implies -F)")
-    return group
 
 
-def _add_backend(group: argparse._ArgumentGroup) -> argparse._ArgumentGroup:
+def add_backend(group: argparse._ArgumentGroup) -> argparse._ArgumentGroup:
+    """How probes leave."""
     text = "raw sockets, which need root, or errqueue, which needs none (default: auto, raw where it is allowed)"
-    group.add_argument("--backend", action=_Setting, choices=BACKENDS, metavar="NAME", help=text)
+    group.add_argument("--backend", action=Setting, choices=BACKENDS, metavar="NAME", help=text)
     return group
 
 
@@ -262,6 +297,6 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
 
 def _add_other(group: argparse._ArgumentGroup) -> None:
     text = "use a simulated internet: a scenario file, or a bundled one such as demo"
-    group.add_argument("--simulate", action=_Setting, metavar="FILE", help=text)
+    group.add_argument("--simulate", action=Setting, metavar="FILE", help=text)
     group.add_argument("--version", action="version", version=f"allhops {__version__}", help="show it and exit")
     group.add_argument("-h", "--help", action="help", help="show this and exit")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DOCTOR = "doctor"
 """The only argument that is no HOST, when there is no other; `allhops -- doctor` traces a host of that name."""
+BATCH = "batch"
+"""As the first argument; `allhops -- batch` traces a host of that name."""
 
 
 def command(argv: Sequence[str] | None) -> int:
@@ -32,12 +34,28 @@ def command(argv: Sequence[str] | None) -> int:
 def _command(argv: Sequence[str]) -> int:
     if list(argv) == [DOCTOR]:
         return _doctor()
+    if argv and argv[0] == BATCH:
+        return _batch(argv[1:])
     try:
         request = read_arguments(argv)
     except SystemExit:  # --help and --version have been written, but perhaps not out yet
         say("")
         return Status.REACHED
     from allhops.cli.run import run  # asyncio and uvloop: 80 ms that a usage error need not cost
+
+    return run(request)
+
+
+def _batch(argv: Sequence[str]) -> int:
+    """Trace a list."""
+    from allhops.cli.batch.arguments import read_batch_arguments  # numpy: 90 ms that no other branch need pay
+
+    try:
+        request = read_batch_arguments(argv)
+    except SystemExit:  # --help, as above
+        say("")
+        return Status.REACHED
+    from allhops.cli.batch.run import run  # asyncio and uvloop, as above
 
     return run(request)
 

@@ -7,16 +7,12 @@ unfinished one streams, later ones wait in their traces.
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import signal
 from typing import TYPE_CHECKING
-
-import uvloop
 
 from allhops.api import BATCH_RATE_PPS
 from allhops.cli.arguments import in_letters
 from allhops.cli.endings import what_was_dropped, what_was_not_sent, which_flow_was_not, why_it_ended
+from allhops.cli.loop import Signals, run_in_loop
 from allhops.cli.status import Status, sentence_of, status_of_error, status_of_trace
 from allhops.cli.streams import complain, say
 from allhops.cli.sudo import leave_root
@@ -37,7 +33,6 @@ if TYPE_CHECKING:
 
 WINDOW = 100
 """Hosts under way at once."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(request: Request) -> int:
@@ -45,13 +40,7 @@ def run(request: Request) -> int:
 
     Raises: PrivilegeError, UsageError for a scenario or an interface that cannot be, OutputError.
     """
-    log, complaints = logging.getLogger("allhops"), _Complaints(logging.WARNING)
-    log.addHandler(complaints)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(request))
-    finally:
-        log.removeHandler(complaints)
+    return run_in_loop(_run(request))
 
 
 async def _run(request: Request) -> int:
@@ -75,13 +64,6 @@ def _simulated(scenario: str) -> FakeNet:
     return FakeNet.load(scenario)
 
 
-class _Complaints(logging.Handler):
-    """What the library warns of, as lines like ours."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        complain(record.getMessage())
-
-
 class Job:
     """One host under way. `begun` is set once there is a trace to iterate, or never will be."""
 
@@ -102,15 +84,14 @@ class Run:
         self._names = Names(net.internet.name_of if net is not None else ask_system)
         self._writer = writer(request.output, say, numeric=request.numeric, extensions=request.extensions)
         self._places = asyncio.Semaphore(WINDOW)
-        self._signal = 0
-        self._signals = 0
+        self._signals = Signals(self._stop)
         self._jobs = [Job(host, self._trace) for host in request.hosts]
 
     async def print_all(self) -> int:
         """Print every host; the exit status."""
-        self._listen_for_signals()
+        self._signals.listen()
         status = max([await self._print(job) for job in self._jobs])
-        return Status.SIGNALLED + self._signal if self._signal else status
+        return Status.SIGNALLED + self._signals.number if self._signals.number else status
 
     async def _trace(self, job: Job) -> Trace:
         ask = None if self._request.numeric else self._names.ask
@@ -160,29 +141,8 @@ class Run:
                 if sentence is not None:
                     complain(sentence)
 
-    def _listen_for_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # such as SIGHUP under nohup
-                loop.add_signal_handler(number, self._stop, number)
-                # The loop's own handler does nothing but wake the loop, and has writes go on where they were. A reader
-                # that stands still would keep both from us for ever.
-                signal.signal(number, self._count_signal)
-
-    def _count_signal(self, number: int, frame: object) -> None:
-        """Between any two instructions, or in the middle of a write: the second signal is not for the loop any more."""
-        self._signals += 1
-        if self._signals > 1:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    def _stop(self, number: int) -> None:
-        """End everything with what is known; a second signal ends the process at once."""
-        self._signal = number
-        loop = asyncio.get_running_loop()
-        for handled in _SIGNALS:
-            if loop.remove_signal_handler(handled):
-                signal.signal(handled, signal.SIG_DFL)
+    def _stop(self) -> None:
+        """End everything with what is known."""
         for job in self._jobs:
             if job.tracing is not None:
                 job.tracing.interrupt()

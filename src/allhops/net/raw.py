@@ -19,20 +19,19 @@ What a destination answers to a UDP probe with a datagram (port 53, say) is not 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import logging
 import socket
 import struct
 import time
 from typing import TYPE_CHECKING
 
 from allhops.core.lanes import ROW_SIZE
-from allhops.errors import NETWORK_IS_DOWN, CapacityError, PrivilegeError
+from allhops.errors import NETWORK_IS_DOWN, PrivilegeError
 from allhops.model import Protocol
 from allhops.net.filters import MOST_EXPECTED, Expected, answers_about, answers_to, attach, everything
 from allhops.net.interface_mtu import interface_mtu
-from allhops.net.source import bind_to_interface, hold_flow, socket_address
+from allhops.net.raw_sockets import SO_RXQ_OVFL, SO_TIMESTAMPNS, Drops, open_receiver, open_sender
+from allhops.net.source import hold_flow, socket_address
 from allhops.wire.family import FAMILIES, IPV4, IPV6, Family, HeaderFields
 from allhops.wire.probes import LAYOUTS
 
@@ -45,31 +44,9 @@ if TYPE_CHECKING:
     from allhops.net.source import Held
     from allhops.options import TraceOptions
 
-_log = logging.getLogger("allhops")
-
-RECEIVE_BUFFER = 4 << 20
-"""Bytes. The default holds some 255 ICMP errors; a kernel books about 832 bytes for each."""
-
-# Linux numbers that the socket module does not name in every version.
-_SO_TIMESTAMPNS = 35
-_SO_RXQ_OVFL = 40
-_SO_RCVBUFFORCE = 33
-_SOL_RAW = 255
-_ICMP_FILTER = 1
-_ICMP6_FILTER = 1
-_IP_RECVERR = 11
-_IPV6_RECVERR = 25
-_IP_MTU_DISCOVER = 10
-_IPV6_MTU_DISCOVER = 23
-_PMTUDISC_PROBE = 3
 _TIMESPEC = struct.Struct("@qq")
 _COUNT = struct.Struct("@I")
 _ANCILLARY_SPACE = 256
-_SO_MEMINFO = 55
-_MEMORY_SIZE = 36
-"""Bytes of SO_MEMINFO: nine 32-bit words (SK_MEMINFO_VARS)."""
-_DROPS_OFFSET = 32
-"""Of SK_MEMINFO_DROPS."""
 _QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 
 
@@ -139,7 +116,7 @@ class RawTransport:
         """Count what the kernel dropped: on packets it says so only when a later one arrives."""
         for receiver in self._receivers:
             if receiver.family.version == version:
-                receiver.note_drops()
+                receiver.drops.ask(receiver.sock)
 
     def close(self) -> None:
         """Readers first: a loop that still knows a closed descriptor would watch its next owner."""
@@ -204,7 +181,7 @@ class RawTransport:
     def _sender(self, version: int, interface: str | None) -> socket.socket:
         sender = self._senders.get((version, interface))
         if sender is None:
-            sender = self._senders[version, interface] = _open_sender(version, interface)
+            sender = self._senders[version, interface] = open_sender(version, interface)
         return sender
 
 
@@ -264,10 +241,9 @@ class _Receiver:
     def __init__(self, family: Family, protocol: int, counters: Counters) -> None:
         self.family = family
         self.protocol = protocol
-        self._counters = counters
-        self._drops_seen = 0
+        self.drops = Drops(counters)
         self.lets_all_through = True
-        self.sock = _open_receiver(family, protocol)
+        self.sock = open_receiver(family, protocol)
         self._read_row = self._read_ipv4 if family is IPV4 else self._read_ipv6
 
     def drain(self, ring: Ring) -> None:
@@ -312,105 +288,14 @@ class _Receiver:
         """(receive stamp, hop limit, destination) from control messages; drops are counted on the way."""
         stamp_ns, hop_limit, destination = 0, 0, bytes(IPV6.address_size)
         for level, kind, data in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
                 seconds, nanoseconds = _TIMESPEC.unpack_from(data)
                 stamp_ns = seconds * 1_000_000_000 + nanoseconds
-            elif (level, kind) == (socket.SOL_SOCKET, _SO_RXQ_OVFL):
+            elif (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
                 (drops,) = _COUNT.unpack_from(data)
-                self._count_drops(drops)
+                self.drops.are(drops)
             elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
                 hop_limit = data[0]
             elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
                 destination = data[: IPV6.address_size]
         return stamp_ns or time.time_ns(), hop_limit, destination
-
-    def note_drops(self) -> None:
-        """Ask how many packets found the buffer full so far."""
-        with contextlib.suppress(OSError, struct.error):
-            memory = self.sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY_SIZE)
-            (drops,) = _COUNT.unpack_from(memory, _DROPS_OFFSET)
-            self._count_drops(drops)
-
-    def _count_drops(self, drops: int) -> None:
-        """The kernel's count, 32 bits; an older packet may bring an older one."""
-        new = drops - self._drops_seen & 0xFFFFFFFF
-        if not 0 < new < 1 << 31:
-            return
-        if not self._drops_seen:
-            _log.warning(
-                "a receive buffer was full and replies were lost: stars may be this machine's doing; "
-                "probe more slowly or raise net.core.rmem_max"
-            )
-        self._drops_seen = drops
-        self._counters.kernel_drops += new
-
-
-def _open_receiver(family: Family, protocol: int) -> socket.socket:
-    """A non-blocking raw socket that lets only answers through, with stamps and a drop counter."""
-    domain = socket.AF_INET if family is IPV4 else socket.AF_INET6
-    sock = socket.socket(domain, socket.SOCK_RAW, protocol)
-    sock.setblocking(False)
-    if protocol == family.icmp_protocol:
-        _admit_icmp(sock, family)
-    else:
-        attach(sock, answers_to(family, ()))
-    _grow_buffer(sock)
-    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-    sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
-    if family is IPV6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    return sock
-
-
-def _admit_icmp(sock: socket.socket, family: Family) -> None:
-    """Let through the ICMP types that can answer a probe."""
-    answers = (
-        family.echo_reply,
-        family.time_exceeded,
-        family.unreachable,
-        family.too_big[0],
-        family.parameter_problem,
-    )
-    if family is IPV4:
-        blocked = ~sum({1 << kind for kind in answers}) & 0xFFFFFFFF
-        sock.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("@I", blocked))
-    else:
-        blocked = ~sum({1 << kind for kind in answers}) & (1 << 256) - 1
-        sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _words_of(blocked))
-
-
-def _words_of(bits: int) -> bytes:
-    """Eight native 32-bit words, lowest ICMP types first: struct icmp6_filter."""
-    return struct.pack("@8I", *(bits >> shift & 0xFFFFFFFF for shift in range(0, 256, 32)))
-
-
-def _grow_buffer(sock: socket.socket) -> None:
-    """Beyond net.core.rmem_max if we may, up to it if not."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-
-
-def _open_sender(version: int, interface: str | None) -> socket.socket:
-    """A non-blocking socket that takes whole IP packets and owns up to local drops."""
-    domain = socket.AF_INET if version == IPV4.version else socket.AF_INET6
-    try:
-        sock = socket.socket(domain, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    except PermissionError as error:
-        raise PrivilegeError("raw sockets are not allowed any more") from error
-    except OSError as error:
-        raise CapacityError(f"no raw socket: {error.strerror}") from error
-    sock.setblocking(False)
-    level, recverr, mtu_discover = socket.IPPROTO_IP, _IP_RECVERR, _IP_MTU_DISCOVER
-    if version == IPV6.version:
-        level, recverr, mtu_discover = socket.IPPROTO_IPV6, _IPV6_RECVERR, _IPV6_MTU_DISCOVER
-    try:
-        sock.setsockopt(level, recverr, 1)
-        sock.setsockopt(level, mtu_discover, _PMTUDISC_PROBE)
-        bind_to_interface(sock, interface)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

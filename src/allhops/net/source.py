@@ -32,6 +32,9 @@ PORT_TRIES = 64
 _PING_PROTOCOLS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_LONG = 16
+_VERSIONS = {4: 4, _LONG: 6}
+"""IP version by bytes of a packed address."""
 _ANY = {4: "0.0.0.0", 6: "::"}  # only until connect chooses the address
 _SO_BINDTODEVICE = getattr(socket, "SO_BINDTODEVICE", 25)
 
@@ -128,6 +131,39 @@ def hold_ping(destination: Address, options: TraceOptions) -> Held:
     return Held(source=_packed(sock), source_port=sock.getsockname()[1], sock=sock)
 
 
+def hold_source_flow(source: bytes, interface: int, options: TraceOptions, taken: Container[int] = ()) -> Held:
+    """The same for probes from one source address to whatever destination; nothing is connected.
+
+    `source` is packed; `interface` is an index, which a link-local source needs. Raises: UsageError, CapacityError.
+    """
+    host = socket.inet_ntop(_FAMILIES[_VERSIONS[len(source)]], source)
+    is_scoped = len(source) == _LONG and IPv6Address(source).is_link_local
+    return _TAKERS[options.protocol](source, (host, 0, interface) if is_scoped else (host,), options, taken)
+
+
+def source_towards(destination: Address, options: TraceOptions) -> tuple[bytes, tuple[object, ...]]:
+    """(packed source address, where to bind for it: host and maybe flow and scope), as connecting chooses them.
+
+    Raises: UsageError, SendError, CapacityError, as `hold_port`.
+    """
+    with _route(destination, options, None) as route:
+        host, _, *rest = route.getsockname()
+        return _packed(route), (host, *rest)
+
+
+def check_source(options: TraceOptions) -> Address | None:
+    """The source address that was asked for, if one was, and it is this machine's.
+
+    Raises: UsageError for a source address or an interface that there is not, CapacityError.
+    """
+    source = None if options.source is None else _source_address(options.source)
+    with _open(source.version if source else 4, socket.SOCK_DGRAM) as sock:
+        bind_to_interface(sock, options.interface)
+        if options.source is not None:
+            _bind(sock, (options.source,), None)
+    return source
+
+
 def _hold_udp(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:
     sock = _route(destination, options, options.source_port)
     name = sock.getsockname()
@@ -135,28 +171,45 @@ def _hold_udp(destination: Address, options: TraceOptions, taken: Container[int]
 
 
 def _hold_tcp(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:
-    with _route(destination, options, None) as route:
-        host, _, *scope = route.getsockname()
-        source = _packed(route)
-    sock = _open(destination.version, socket.SOCK_STREAM)
+    return _take_tcp(*source_towards(destination, options), options, taken)
+
+
+def _hold_identifier(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:
+    return _take_identifier(*source_towards(destination, options), options, taken)
+
+
+_HOLDERS: dict[Protocol, Callable[[Address, TraceOptions, Container[int]], Held]] = {
+    Protocol.UDP: _hold_udp,
+    Protocol.TCP: _hold_tcp,
+    Protocol.ICMP: _hold_identifier,
+}
+
+
+def _take_udp(source: bytes, where: tuple[object, ...], options: TraceOptions, taken: Container[int]) -> Held:
+    return _take_port(source, where, options, socket.SOCK_DGRAM)
+
+
+def _take_tcp(source: bytes, where: tuple[object, ...], options: TraceOptions, taken: Container[int]) -> Held:
+    return _take_port(source, where, options, socket.SOCK_STREAM)
+
+
+def _take_port(source: bytes, where: tuple[object, ...], options: TraceOptions, kind: socket.SocketKind) -> Held:
+    sock = _open(_VERSIONS[len(source)], kind)
     try:
-        _bind(sock, (host, *scope), options.source_port)
+        _bind(sock, where, options.source_port)
     except BaseException:
         sock.close()
         raise
     return Held(source=source, source_port=sock.getsockname()[1], sock=sock)
 
 
-def _hold_identifier(destination: Address, options: TraceOptions, taken: Container[int]) -> Held:
-    with _route(destination, options, None) as route:
-        host, _, *scope = route.getsockname()
-        source = _packed(route)
+def _take_identifier(source: bytes, where: tuple[object, ...], options: TraceOptions, taken: Container[int]) -> Held:
     if options.source_port in taken:
         raise UsageError(f"ICMP identifier {options.source_port} is in use: choose another, or none")
-    sock = _open_ping(destination.version)
+    sock = _open_ping(_VERSIONS[len(source)])
     if sock is not None:
         try:
-            _bind(sock, (host, *scope), options.source_port, lowest=1)
+            _bind(sock, where, options.source_port, lowest=1)
         except BaseException:
             sock.close()
             raise
@@ -167,10 +220,10 @@ def _hold_identifier(destination: Address, options: TraceOptions, taken: Contain
     return Held(source=source, source_port=identifier, sock=None)
 
 
-_HOLDERS: dict[Protocol, Callable[[Address, TraceOptions, Container[int]], Held]] = {
-    Protocol.UDP: _hold_udp,
-    Protocol.TCP: _hold_tcp,
-    Protocol.ICMP: _hold_identifier,
+_TAKERS: dict[Protocol, Callable[[bytes, tuple[object, ...], TraceOptions, Container[int]], Held]] = {
+    Protocol.UDP: _take_udp,
+    Protocol.TCP: _take_tcp,
+    Protocol.ICMP: _take_identifier,
 }
 
 
@@ -231,13 +284,17 @@ def _bind(sock: socket.socket, where: tuple[object, ...], source_port: int | Non
 def _source_host(source: str | None, version: int) -> str:
     if source is None:
         return _ANY[version]
-    try:
-        address = ip_address(source)
-    except ValueError:
-        raise UsageError(f"source must be an IP address of this machine, not {source!r}") from None
+    address = _source_address(source)
     if address.version != version:
         raise UsageError(f"source {source} is IPv{address.version} but the destination is IPv{version}")
     return source
+
+
+def _source_address(source: str) -> Address:
+    try:
+        return ip_address(source)
+    except ValueError:
+        raise UsageError(f"source must be an IP address of this machine, not {source!r}") from None
 
 
 def _connect(sock: socket.socket, destination: Address, port: int) -> None:

@@ -4,6 +4,7 @@
 * `generate`: a scenario of any size from a seed
 * `Internet`: plays a scenario, packets in, packets out; no clock, no socket
 * `SyntheticInternet`: one for up to a million destinations, computed instead of written down; arrays in, arrays out
+* `FakeWire`: that one in the place of a batch's network
 * `FakeNet`: an `Internet` in the place of the network, for a `Prober` or for a virtual clock
 * `allhops.testing.tun`: the same scenario for any program, behind a TUN device (Linux, root)
 * `allhops.testing.namespaces`: labs of real kernels in network namespaces (Linux, root)
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from allhops.testing.fakenet import FakeNet
+    from allhops.testing.fakewire import FakeWire
     from allhops.testing.generator import generate
     from allhops.testing.internet import Arrival, Internet, TruthHop
     from allhops.testing.scenario import Scenario
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Arrival": "internet",
     "FakeNet": "fakenet",
+    "FakeWire": "fakewire",
     "Internet": "internet",
     "Scenario": "scenario",
     "SyntheticInternet": "synthetic",
@@ -40,6 +43,7 @@ _HOMES = {
 __all__ = [
     "Arrival",
     "FakeNet",
+    "FakeWire",
     "Internet",
     "Scenario",
     "SyntheticInternet",

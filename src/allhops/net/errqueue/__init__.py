@@ -4,6 +4,7 @@
     queue.py       control messages -> what the kernel told
     synthesis.py   what it told -> the packet that it stood for
     alone.py       which probe a reply is about when it names none
+    hearing.py     what a UDP or ping socket was told, with the headers that the kernel keeps to itself
     flow.py        UDP and ICMP: one socket a flow, all TTLs in flight
     connect.py     TCP: one socket a probe
     spray.py       whether somebody is guessing our ports

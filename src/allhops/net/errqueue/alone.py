@@ -22,7 +22,7 @@ QUIET_FACTOR = 3
 
 
 class Out(NamedTuple):
-    """A probe that may still be answered. `packet` is as much of it as names it."""
+    """A probe that may still be answered. `packet` is as much of its payload as names it."""
 
     ttl: int
     sent_ns: int

@@ -16,14 +16,13 @@ from __future__ import annotations
 import errno
 import select
 import socket
-import struct
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from allhops.core.lanes.hearsay import NAMED_ALONE, NAMELESS, QUOTED_CHECKSUM, QUOTED_HEADER, REPLY_TTL, SEEN_WHOLE
+from allhops.core.lanes.hearsay import NAMED_ALONE, NAMELESS, SEEN_WHOLE
 from allhops.errors import NETWORK_IS_DOWN
 from allhops.net.errqueue.alone import Outstanding
+from allhops.net.errqueue.hearing import NAME_SIZE, Hearing
 from allhops.net.errqueue.numbers import NUMBERS, ORIGIN_LOCAL
 from allhops.net.errqueue.queue import fill, read_answer, read_error
 from allhops.net.errqueue.setup import (
@@ -33,18 +32,17 @@ from allhops.net.errqueue.setup import (
     plain_flow_label,
     set_flow_label,
 )
-from allhops.net.errqueue.synthesis import UDP_HEADER_SIZE, ErrorWriter, ip_packet, quoted_header, udp_header
-from allhops.wire.probes import UDP
+from allhops.net.errqueue.synthesis import UDP_HEADER_SIZE
 
 if TYPE_CHECKING:
     from allhops.core.lanes import Block
     from allhops.model import Address
-    from allhops.net.errqueue.numbers import Numbers
+    from allhops.net.errqueue.hearing import Kind
     from allhops.net.errqueue.queue import Told
     from allhops.net.errqueue.station import Station
     from allhops.net.source import Held
 
-_QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
+QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 SEND_TRIES = 32
 """Of one packet, while each failure is explained by an error that was pending."""
 UNEXPLAINED = 2
@@ -52,29 +50,6 @@ UNEXPLAINED = 2
 them. Not one: the kernel queues an entry first and marks the socket afterwards (__udp4_lib_err), so the entry may have
 been read in between.
 """
-NAME_SIZE = 8
-"""Bytes of a payload that name a probe: cookie, mark and balance."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """What UDP and ICMP sockets do differently."""
-
-    protocol: int
-    kernel_header: int
-    """Bytes of transport header that the kernel writes and keeps to itself."""
-    always_named: bool
-    """Whether every quote names its probe: that of an ICMP echo has identifier, sequence and checksum in it."""
-
-
-def udp_kind() -> Kind:
-    """UDP over either family."""
-    return Kind(protocol=UDP, kernel_header=UDP_HEADER_SIZE, always_named=False)
-
-
-def ping_kind(numbers: Numbers) -> Kind:
-    """ICMP echo, through a ping socket."""
-    return Kind(protocol=numbers.family.icmp_protocol, kernel_header=0, always_named=True)
 
 
 class FlowLease:
@@ -97,10 +72,7 @@ class FlowLease:
         self._arrivals = station.arrivals
         self._outstanding = Outstanding()
         self._misses_before = None if kind.always_named else station.misses.level()
-        self._size = numbers.family.default_size
-        self._quoted_where: tuple[str, int] | None = None
-        self._quoted_start = b""
-        self._writer = ErrorWriter(numbers, held.source)
+        self._hearing = Hearing(held.source, held.source_port, kind, numbers, station.arrivals, self._name)
         self._header = HeaderChoice(tos=-1, dont_fragment=False, flow_label=0)
         self._ttl = -1
         listen_to_errors(sock, numbers)
@@ -118,8 +90,7 @@ class FlowLease:
         """One `send` a probe, stamped just before it, and again after a pending error."""
         view = memoryview(block.packets)
         size = block.size
-        if size != self._size:
-            self._size, self._quoted_where = size, None
+        self._hearing.expect_size(size)
         header = self._numbers.family.header_size
         self._set_header(view)
         for position in range(len(block)):
@@ -129,7 +100,7 @@ class FlowLease:
             code = self._send_one(packet[header + self._kind.kernel_header :], block, position)
             if name is not None and code:
                 self._outstanding.withdraw(name)
-            if code in _QUEUE_IS_FULL:
+            if code in QUEUE_IS_FULL:
                 break
             block.errors[position] = code
             block.handed += 1
@@ -148,7 +119,7 @@ class FlowLease:
             except OSError as error:
                 code = error.errno or errno.EIO
                 unexplained = 0 if self._drain_errors() else unexplained + 1
-                if code in _QUEUE_IS_FULL or unexplained == UNEXPLAINED:
+                if code in QUEUE_IS_FULL or unexplained == UNEXPLAINED:
                     return code
             else:
                 return 0
@@ -161,9 +132,7 @@ class FlowLease:
         family = self._numbers.family
         start = header + UDP_HEADER_SIZE
         name = bytes(packet[start : start + NAME_SIZE])
-        # A quote that has an IP ID names the probe by it, as a raw socket would see it; others need the payload.
-        enough = start if family.id_offset is not None else start + NAME_SIZE
-        self._outstanding.sent(name, packet[family.ttl_offset], time.time_ns(), bytes(packet[:enough]))
+        self._outstanding.sent(name, packet[family.ttl_offset], time.time_ns(), name)
         return name
 
     def _set_header(self, view: memoryview) -> None:
@@ -201,7 +170,7 @@ class FlowLease:
             except OSError:
                 # Empty; or an error that came meanwhile, which the error queue tells as well.
                 return
-            self._take_answer(told)
+            self._hearing.take_answer(told)
 
     def _drain_errors(self, room: int = 1 << 16) -> int:
         """Read the error queue; how many entries there were that came from the network."""
@@ -213,62 +182,19 @@ class FlowLease:
                 break
             # An entry of this machine's own making, such as EMSGSIZE, is about the packet that was refused just now.
             from_network += told.icmp is None or told.icmp.origin != ORIGIN_LOCAL
-            self._take_error(told)
+            self._hearing.take_error(told)
         return from_network
 
-    def _take_error(self, told: Told) -> None:
-        """Write an ICMP error down as a packet; a local error says nothing that the send did not."""
-        icmp, numbers = told.icmp, self._numbers
-        if icmp is None or icmp.origin != numbers.icmp_origin or not icmp.offender:
-            return
-        hearsay = QUOTED_HEADER
-        if told.reply_ttl is None:
-            hearsay |= REPLY_TTL
-        quote, named = self._quote(told), 0
-        if not self._kind.always_named:
-            hearsay |= QUOTED_CHECKSUM
-            quote, named = self._named(told, quote)
-        packet = self._writer.write(icmp, quote, told=len(told.data), reply_ttl=told.reply_ttl or 0)
-        self._arrivals.add(packet, told.stamp_ns, hearsay | named)
-
-    def _quote(self, told: Told) -> bytes:
-        """The quoted probe, as far as it was told; where it was sent to is as quoted, not as we know it."""
-        if told.where[:2] != self._quoted_where:
-            self._quoted_where = told.where[:2]
-            self._quoted_start = self._start_of_quote(*told.where[:2])
-        return self._quoted_start + told.data
-
-    def _start_of_quote(self, host: str, port: int) -> bytes:
-        """The headers of the quoted probe that the kernel keeps to itself."""
-        family, kind = self._numbers.family, self._kind
-        destination = socket.inet_pton(self._numbers.domain, host.partition("%")[0])
-        start = quoted_header(family, self.source, destination, kind.protocol, self._size)
-        if kind.kernel_header:
-            start += udp_header(self.source_port, port, self._size - family.header_size)
-        return start
-
-    def _named(self, told: Told, quote: bytes) -> tuple[bytes, int]:
-        """(quote, hearsay) with the name of the probe in it, if there is only one that it can have."""
+    def _name(self, told: Told, destination: bytes) -> tuple[bytes, int]:
+        """The name of the probe that a reply is about, if there is only one that it can be."""
         if len(told.data) >= NAME_SIZE:
             self._outstanding.answered(told.data[:NAME_SIZE], told.stamp_ns)
-            return quote, SEEN_WHOLE
-        assert told.icmp is not None  # the caller looked
+            return told.data, SEEN_WHOLE
+        assert told.icmp is not None  # only errors quote
         if self._station.misses.suspicious_since(self._misses_before):
-            return quote, NAMELESS
+            return told.data, NAMELESS
         out = self._outstanding.only_possible(told.icmp.offender, told.stamp_ns)
-        return (quote, NAMELESS) if out is None else (out.packet, NAMED_ALONE)
-
-    def _take_answer(self, told: Told) -> None:
-        """Write down an echo reply, or what a UDP service sent back."""
-        numbers, kind = self._numbers, self._kind
-        source = socket.inet_pton(numbers.domain, told.where[0].partition("%")[0])
-        payload = told.data
-        if kind.kernel_header:
-            ports = (told.where[1], self.source_port)
-            payload = struct.pack("!HHHH", *ports, UDP_HEADER_SIZE + len(payload), 0) + payload
-        packet = ip_packet(numbers.family, source, self.source, kind.protocol, told.reply_ttl or 0, payload)
-        hearsay = REPLY_TTL if told.reply_ttl is None else SEEN_WHOLE
-        self._arrivals.add(packet, told.stamp_ns, hearsay | (QUOTED_CHECKSUM if kind.kernel_header else 0))
+        return (told.data, NAMELESS) if out is None else (out.packet, NAMED_ALONE)
 
     def close(self) -> None:
         """Give the port back."""

@@ -49,6 +49,9 @@ class Numbers:
     """`ee_origin` of an ICMP error of this family."""
     offender: slice
     """Of the responder's address in the control message."""
+    name_size: int
+    """Bytes of a socket address, and where in it the address begins. The port is at 2 in both families."""
+    name_address: int
     length_unit: int
     """Bytes that one unit of the RFC 4884 length field stands for, and where that byte is in the ICMP header."""
     length_offset: int
@@ -71,6 +74,8 @@ IPV4_NUMBERS = Numbers(
     mtu_discover=10,
     icmp_origin=2,
     offender=slice(EXTENDED_ERROR_SIZE + 4, EXTENDED_ERROR_SIZE + 8),
+    name_size=16,
+    name_address=4,
     length_unit=4,
     length_offset=5,
     tos_of=lambda packet: packet[1],
@@ -91,6 +96,8 @@ IPV6_NUMBERS = Numbers(
     mtu_discover=23,
     icmp_origin=3,
     offender=slice(EXTENDED_ERROR_SIZE + 8, EXTENDED_ERROR_SIZE + 24),
+    name_size=28,
+    name_address=8,
     length_unit=8,
     length_offset=4,
     tos_of=lambda packet: int.from_bytes(packet[:2]) >> 4 & 0xFF,

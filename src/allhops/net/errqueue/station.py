@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from allhops.net.errqueue.places import Places
 from allhops.net.errqueue.spray import Misses
@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
     from allhops.net.errqueue.arrivals import Arrivals
     from allhops.net.errqueue.watch import Watch
-    from allhops.net.transport import Lease
+
+
+class Leased(Protocol):
+    """What was given out, and is to be closed with the transport."""
+
+    def close(self) -> None:
+        """Give it back."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +34,6 @@ class Station:
     loop: asyncio.AbstractEventLoop
     arrivals: Arrivals
     watch: Watch
-    leases: set[Lease] = field(default_factory=set)
+    leases: set[Leased] = field(default_factory=set)
     places: Places = field(default_factory=Places)
     misses: Misses = field(default_factory=Misses)

@@ -45,7 +45,7 @@ def quoted_header(family: Family, source: bytes, destination: bytes, protocol: i
 
 
 def udp_header(source_port: int, destination_port: int, size: int) -> bytes:
-    """The UDP header of a quoted probe: the kernel checked the ports, and does not tell the checksum."""
+    """A UDP header of ours or to us: the kernel checked the ports, and does not tell the checksum."""
     return struct.pack("!HHHH", source_port, destination_port, size, 0)
 
 

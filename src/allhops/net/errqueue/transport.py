@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from allhops.errors import PrivilegeError, SendError, UsageError, explain_errno
 from allhops.model import Protocol
 from allhops.net.errqueue.arrivals import Arrivals
-from allhops.net.errqueue.flow import FlowLease, Kind, ping_kind, udp_kind
+from allhops.net.errqueue.flow import FlowLease
+from allhops.net.errqueue.hearing import Kind, ping_kind, udp_kind
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.setup import errors_are_told
 from allhops.net.errqueue.station import Station
@@ -60,6 +61,12 @@ class ErrorQueueTransport:
         )
         station.loop.add_reader(station.watch.fileno(), on_readable)
 
+    @property
+    def station(self) -> Station:
+        """What its leases share, while it is open."""
+        assert self._station is not None  # leases are given out after open
+        return self._station
+
     def open_all(self, interface: str | None) -> None:
         """Nothing needs a privilege here."""
 
@@ -68,8 +75,7 @@ class ErrorQueueTransport:
 
         Raises: UsageError, SendError, CapacityError; PrivilegeError for ICMP where ping sockets are not open to us.
         """
-        assert self._station is not None  # leases are given out after open
-        return _LEASES[options.protocol](destination, options, self._station)
+        return _LEASES[options.protocol](destination, options, self.station)
 
     def interface_mtu(self, destination: Address, source: bytes, options: TraceOptions) -> int:
         """Of the interface, whatever the kernel remembers of the path."""

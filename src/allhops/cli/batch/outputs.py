@@ -1,0 +1,169 @@
+"""Where the traces of a batch go: a file that survives, or a stream. One trace a line, each written in one call.
+
+This file knows no list and no network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from allhops.cli.streams import OutputError
+from allhops.errors import UsageError
+from allhops.net.blocking import in_daemon_thread
+from allhops.output.json import line
+
+if TYPE_CHECKING:
+    from allhops.core.harvest import Harvest
+    from allhops.model import Trace
+
+SYNC_S: Final = 1.0
+"""What a power failure costs at most, seconds."""
+
+
+class FileError(Exception):
+    """A file of results takes no more; the cause is the OSError."""
+
+    def __init__(self, path: str, error: OSError) -> None:
+        super().__init__(f"cannot write {path}: {error.strerror or error}")
+
+
+class Output(Protocol):
+    """What the run hands traces to."""
+
+    def harvest(self, harvest: Harvest) -> None:
+        """Courses that have ended. Raises: FileError, OutputError."""
+        ...
+
+    def trace(self, trace: Trace) -> None:
+        """A record without a course, or a trace on its own. Raises: FileError, OutputError."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Give the disk or the reader what it is due; called after each harvest and a few times a second.
+
+        Raises: FileError, OutputError.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Everything is where it belongs. Raises: FileError, OutputError."""
+        ...
+
+
+class JsonLinesFile:
+    """Appends to a file that is ours alone; what does not fit on the disk leaves no half line behind."""
+
+    def __init__(self, descriptor: int, path: str, size: int) -> None:
+        """`size`: bytes to keep of what the file holds already. Raises: FileError."""
+        self._descriptor = descriptor
+        self._path = path
+        self._size = size
+        self._synced_at = time.monotonic()
+        self._is_synced = False
+        try:
+            os.ftruncate(descriptor, size)
+            os.lseek(descriptor, size, os.SEEK_SET)
+        except OSError as error:
+            raise FileError(path, error) from error
+
+    def harvest(self, harvest: Harvest) -> None:
+        """Their lines."""
+        for trace in harvest.traces():
+            self.trace(trace)
+
+    def trace(self, trace: Trace) -> None:
+        """Its line."""
+        self._write(line(trace).encode())
+
+    async def catch_up(self) -> None:
+        """Once a second, see to it that the disk has it."""
+        now = time.monotonic()
+        if not self._is_synced and now - self._synced_at >= SYNC_S:
+            self._synced_at = now
+            await self._sync()
+
+    async def close(self) -> None:
+        """See to it that the disk has it all."""
+        try:
+            await self._sync()
+        finally:
+            os.close(self._descriptor)
+
+    async def _sync(self) -> None:
+        self._is_synced = True
+        try:
+            await in_daemon_thread(os.fsync, self._descriptor)
+        except OSError as error:
+            raise FileError(self._path, error) from error
+
+    def _write(self, lines: bytes) -> None:
+        self._is_synced = False
+        rest = memoryview(lines)
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            with suppress(OSError):  # a resumed run would drop it all the same
+                os.ftruncate(self._descriptor, self._size)  # the part of a line that had room
+            raise FileError(self._path, error) from error
+        self._size += len(lines)
+
+
+class JsonLinesStream:
+    """Writes to a pipe, a terminal or a device; whoever reads slowly slows the batch down and blocks nothing."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waiting: list[bytes] = []
+        self._writing = asyncio.Lock()
+
+    def harvest(self, harvest: Harvest) -> None:
+        """Their lines, soon."""
+        for trace in harvest.traces():
+            self.trace(trace)
+
+    def trace(self, trace: Trace) -> None:
+        """Its line, soon."""
+        self._waiting.append(line(trace).encode())
+
+    async def catch_up(self) -> None:
+        """Wait until the reader has taken everything."""
+        async with self._writing:
+            if self._waiting:
+                lines, self._waiting = b"".join(self._waiting), []
+                try:
+                    await in_daemon_thread(_write_all, self._descriptor, lines)
+                except OSError as error:
+                    raise OutputError from error
+
+    async def close(self) -> None:
+        """The same."""
+        await self.catch_up()
+
+
+def open_alone(path: str, *, anew: bool) -> int:
+    """Descriptor of a file that no other run writes; `anew` forgets what is in it.
+
+    Raises: UsageError when another run has it, FileError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if anew:
+            os.ftruncate(descriptor, 0)
+    except BlockingIOError:
+        raise UsageError(f"{path} is being written by another run") from None
+    except OSError as error:
+        raise FileError(path, error) from error
+    return descriptor
+
+
+def _write_all(descriptor: int, lines: bytes) -> None:
+    rest = memoryview(lines)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

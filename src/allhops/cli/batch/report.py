@@ -1,0 +1,77 @@
+"""Progress and summary of a batch as text. This file knows no clock and no file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from allhops.cli.batch.engine import Stats
+    from allhops.cli.batch.sieve import Accounts
+    from allhops.cli.batch.tally import Tally
+
+
+def progress(accounts: Accounts, done: int, total: int | None, stats: Stats, elapsed_s: float) -> str:
+    """One line: destinations done of all, pace, replies, time left. `done` counts those settled in this run.
+
+    `total` None is not known.
+    """
+    settled = accounts.total - accounts.traced + done
+    ended = stats.answered + stats.timed_out + stats.local_error + stats.cancelled
+    parts = [
+        f"{settled:,}/{total:,}" if total is not None else f"{settled:,}/?",
+        f"{stats.rate_now_pps:,.0f} probes/s",
+        f"{100 * stats.answered / ended:.0f} % answered" if ended else "nothing answered yet",
+    ]
+    if total is not None and done and elapsed_s > 0:
+        parts.append(f"{_duration(max(0, total - settled) * elapsed_s / done)} left")
+    return "  ".join(parts)
+
+
+def summary(accounts: Accounts, done: int, stats: Stats, tally: Tally, elapsed_s: float) -> Iterator[str]:
+    """Lines; every destination of the list is in exactly one figure of the first, every probe in one of the second."""
+    yield f"{accounts.total:,} destinations: " + ", ".join(_destinations(accounts, done))
+    yield (
+        f"{stats.sent:,} probes = {stats.answered:,} answered + {stats.timed_out:,} timed out + "
+        f"{stats.local_error:,} local errors + {stats.cancelled:,} cancelled"
+    )
+    if stats.kernel_drops_rx or stats.kernel_drops_tx:
+        yield (
+            f"lost in this machine's own buffers: {stats.kernel_drops_rx:,} received packets, "
+            f"{stats.kernel_drops_tx:,} probes: try a lower --rate"
+        )
+    pace = stats.sent / elapsed_s if elapsed_s > 0 else 0.0
+    yield (
+        f"{tally.addresses} addresses and {tally.links} links found in {_duration(elapsed_s)}, "
+        f"{pace:,.0f} probes/s on average"
+    )
+
+
+def _destinations(accounts: Accounts, done: int) -> Iterator[str]:
+    yield f"{done:,} traced"
+    for count, what in (
+        (accounts.traced - done, "cut short"),
+        (accounts.resumed, "finished before"),
+        (accounts.duplicates, "duplicates"),
+        (accounts.bad, "no destination"),
+        (accounts.unresolved, "without an address"),
+        (accounts.excluded, "excluded"),
+        (accounts.other_shards, "in other shards"),
+    ):
+        if count:
+            yield f"{count:,} {what}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as one reads them.
+
+    >>> _duration(0.25), _duration(75), _duration(7_322)
+    ('0.2 s', '1:15 min', '2:02 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"

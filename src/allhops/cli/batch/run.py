@@ -1,0 +1,238 @@
+"""One batch: the list through the engine into the output, and an account of it all at the end.
+
+list -> destinations -> engine -> output
+└── records of what is no destination ──┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import AsyncExitStack, aclosing, suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from allhops.cli.batch.console import Console
+from allhops.cli.batch.destinations import Destinations
+from allhops.cli.batch.exclude import Exclusions, read_exclusions
+from allhops.cli.batch.opening import open_output
+from allhops.cli.batch.outputs import FileError
+from allhops.cli.batch.report import progress, summary
+from allhops.cli.batch.sieve import Sieve
+from allhops.cli.batch.source import Source
+from allhops.cli.batch.tally import Tally
+from allhops.cli.loop import Signals, run_in_loop
+from allhops.cli.status import Status
+from allhops.cli.streams import OutputError
+from allhops.cli.sudo import leave_root
+from allhops.core.harvest import STOP_REASONS
+from allhops.errors import UsageError
+from allhops.model import StopReason, Trace
+
+if TYPE_CHECKING:
+    from allhops.cli.batch.arguments import BatchRequest
+    from allhops.cli.batch.engine import Engine
+    from allhops.cli.batch.opening import Opened
+    from allhops.cli.batch.source import Reading
+    from allhops.core.harvest import Harvest
+
+TICK_S: Final = 0.2
+"""Between two looks at the progress, seconds."""
+_SEED_BITS: Final = 32
+_LOCAL_ERROR = STOP_REASONS.index(StopReason.LOCAL_ERROR)
+_INTERRUPTED = STOP_REASONS.index(StopReason.INTERRUPTED)
+
+
+def open_engine(request: BatchRequest) -> Engine:
+    """The real one, not open yet."""
+    batch = import_module("allhops.net.batch.engine").Batch
+    seed = secrets.randbits(_SEED_BITS) if request.seed is None else request.seed
+    engine: Engine = batch(
+        request.options, strategy=request.strategy, rate_pps=request.rate_pps, seed=seed, backend=request.backend
+    )
+    return engine
+
+
+def run(request: BatchRequest) -> int:
+    """Do what was asked; the exit status.
+
+    Raises: UsageError, PrivilegeError, CapacityError, OutputError.
+    """
+    console = Console()
+    try:
+        return run_in_loop(_run(request, open_engine(request), console), console.say)
+    except FileError as failure:
+        console.say(str(failure))
+        return Status.OUTPUT_FAILED
+
+
+async def _run(request: BatchRequest, engine: Engine, console: Console) -> int:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(engine)
+        leave_root()
+        excluded = _excluded(request.exclude_path)
+        exclusions = _exclusions(request.exclude_path, excluded)
+        source = Source(request.list_path)
+        stack.callback(source.close)
+        must_look = request.output is not None or console.shows_progress
+        reading = source.look_through() if source.is_repeatable and must_look else None
+        opened = open_output(request, reading, excluded)
+        sieve = Sieve(exclusions=exclusions, shard=request.shard, finished=opened.finished)
+        return await BatchRun(request, engine, source, sieve, opened, reading, console).to_the_end()
+
+
+def _excluded(path: str | None) -> bytes | None:
+    """What is in the file of exclusions."""
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"--exclude {path} cannot be read: {error.strerror}") from None
+
+
+def _exclusions(path: str | None, content: bytes | None) -> Exclusions:
+    try:
+        return Exclusions() if content is None else read_exclusions(content)
+    except UsageError as error:
+        raise UsageError(f"--exclude {path}: {error}") from None
+
+
+class BatchRun:
+    """One run, inside its event loop."""
+
+    def __init__(
+        self,
+        request: BatchRequest,
+        engine: Engine,
+        source: Source,
+        sieve: Sieve,
+        opened: Opened,
+        reading: Reading | None,
+        console: Console,
+    ) -> None:
+        self._engine = engine
+        self._accounts = sieve.accounts
+        self._opened = opened
+        self._output = opened.output
+        self._total = None if reading is None else reading.destinations
+        self._console = console
+        self._tally = Tally()
+        self._signals = Signals(self._stop)
+        self._destinations = Destinations(source.pieces(), request.options, sieve, self._reject)
+        self._began_at = time.monotonic()
+        self._failure: FileError | OutputError | None = None
+        self._done = 0
+        self._local_errors = 0
+
+    async def to_the_end(self) -> int:
+        """Trace everything; the exit status.
+
+        Raises: FileError, OutputError; what the engine raises.
+        """
+        self._signals.listen()
+        ticker = asyncio.ensure_future(self._tick())
+        try:
+            await self._take_all()
+        finally:
+            ticker.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticker
+            self._console.clear()
+            await self._close()
+        self._report()
+        if self._failure is not None:
+            raise self._failure
+        return self._status()
+
+    async def _take_all(self) -> None:
+        async with aclosing(self._engine.run(self._destinations)) as ended:
+            async for item in ended:
+                try:
+                    self._take(item)
+                    await self._output.catch_up()
+                except (FileError, OutputError) as failure:
+                    self._fail(failure)
+                if self._failure is not None:
+                    return
+
+    def _take(self, item: Harvest | Trace) -> None:
+        """Write what has ended, and count it."""
+        if isinstance(item, Trace):
+            stops = np.array([STOP_REASONS.index(item.stop_reason)])
+            self._output.trace(item)
+            self._tally.trace(item)
+        else:
+            stops = item.stop
+            self._output.harvest(item)
+            self._tally.harvest(item)
+        self._done += int((stops != _INTERRUPTED).sum())
+        self._local_errors += int((stops == _LOCAL_ERROR).sum())
+
+    def _reject(self, record: Trace) -> None:
+        """A record for which nothing is sent."""
+        assert record.error is not None
+        self._console.complain_of_line(record.error)
+        if self._failure is None:
+            try:
+                self._output.trace(record)
+            except (FileError, OutputError) as failure:
+                self._fail(failure)
+
+    async def _tick(self) -> None:
+        """What is due a few times a second."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._console.progress(self._progress)
+            try:
+                await self._output.catch_up()
+            except (FileError, OutputError) as failure:
+                self._fail(failure)
+                return
+
+    def _progress(self) -> str:
+        elapsed_s = time.monotonic() - self._began_at
+        return progress(self._accounts, self._done, self._total, self._engine.stats, elapsed_s)
+
+    def _fail(self, failure: FileError | OutputError) -> None:
+        """Nothing can be written any more, so nothing more is sent."""
+        self._failure = self._failure or failure
+        self._engine.stop(discard=True)
+        self._destinations.stop()
+
+    def _stop(self) -> None:
+        """A signal: what a resumed run would trace again is not written."""
+        self._engine.stop(discard=self._opened.is_resumable)
+        self._destinations.stop()
+
+    async def _close(self) -> None:
+        try:
+            await self._output.close()
+        except (FileError, OutputError) as failure:
+            self._failure = self._failure or failure
+
+    def _report(self) -> None:
+        """The account, unless nobody listens any more."""
+        self._console.sum_complaints()
+        if isinstance(self._failure, OutputError) and isinstance(self._failure.__cause__, BrokenPipeError):
+            return
+        elapsed_s = time.monotonic() - self._began_at
+        for sentence in summary(self._accounts, self._done, self._engine.stats, self._tally, elapsed_s):
+            self._console.say(sentence)
+        if self._opened.is_resumable and not self._destinations_are_done():
+            self._console.say("the same command with --resume does the rest")
+
+    def _destinations_are_done(self) -> bool:
+        return self._destinations.is_exhausted and self._done == self._accounts.traced
+
+    def _status(self) -> int:
+        if self._signals.number:
+            return Status.SIGNALLED + self._signals.number
+        failures = self._accounts.bad + self._accounts.unresolved + self._local_errors + self._opened.failures
+        if self._local_errors and self._local_errors == self._done:
+            return Status.LOCAL_ERROR
+        return Status.NOT_REACHED if failures else Status.REACHED

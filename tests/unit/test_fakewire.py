@@ -1,0 +1,185 @@
+"""A batch's wire in memory: replies come when they are due, with the stamps of the model, and faults as asked."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address, IPv6Address
+
+import numpy as np
+import pytest
+
+from allhops.core.lanes import Block, Ring
+from allhops.core.lanes.scalar import ScalarLane
+from allhops.core.ledger import Counters
+from allhops.core.plan import Plan
+from allhops.errors import CapacityError, SendError, UsageError
+from allhops.model import Protocol
+from allhops.options import TraceOptions
+from allhops.testing import FakeWire, SyntheticInternet
+from allhops.testing.fakewire import PORTS, FakeWireLease
+from allhops.wire.probes import LAYOUTS
+
+COURSES = 200
+OPTIONS = TraceOptions()
+
+
+class Clock:
+    """Stands still."""
+
+    now = 12.5
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def made_wire(**faults: float) -> tuple[FakeWire, Clock, Counters]:
+    clock, counters = Clock(), Counters()
+    wire = FakeWire(SyntheticInternet(4, destinations=COURSES), clock=clock, **faults)
+    wire.open(counters)
+    return wire, clock, counters
+
+
+def leased(wire: FakeWire) -> FakeWireLease:
+    (way,) = wire.ways([IPv4Address("16.0.0.1")], OPTIONS)
+    assert not isinstance(way, Exception)
+    return wire.lease(way, OPTIONS)
+
+
+def made_block(wire: FakeWire, lease: FakeWireLease, *, size: int = 60) -> Block:
+    plan = Plan(
+        layout=LAYOUTS[Protocol.UDP, 4],
+        options=OPTIONS,
+        destinations=tuple(address.to_bytes(4) for address in wire.internet.destinations().tolist()),
+        source=lease.source,
+        source_ports=(lease.source_port,),
+        key=1,
+        cookie=b"abcd",
+        size=size,
+    )
+    slots = [plan.slot(course, ttl, 0) for course in range(COURSES) for ttl in range(1, 21)]
+    return ScalarLane(Counters()).launch(plan, slots)
+
+
+def drain(wire: FakeWire, clock: Clock, capacity: int = 512) -> list[tuple[int, bytes]]:
+    """All replies, in the order in which they come, with the clock set to when each is due."""
+    ring, came = Ring(capacity), list[tuple[int, bytes]]()
+    while (at := wire.next_arrival()) is not None:
+        clock.now = max(at, clock.now)
+        wire.receive(ring)
+        assert ring.count
+        came += [(stamp_ns, bytes(packet)) for packet, stamp_ns in ring.packets()]
+    return came
+
+
+def test_every_reply_comes_at_its_time_with_its_stamp() -> None:
+    wire, clock, _ = made_wire()
+    lease = leased(wire)
+    block = made_block(wire, lease)
+    lease.send(block, 100)
+    clock.now += 0.004
+    lease.send(block, len(block))
+    assert block.handed == len(block)
+    assert not any(block.errors)
+    sent_ns = np.frombuffer(block.sent_ns, np.int64)
+    assert (np.diff(sent_ns) != 0).nonzero()[0].tolist() == [99]
+    packets = np.frombuffer(block.packets, np.uint8).reshape(len(block), -1)
+    destination = packets[:, 16:20].copy().view(">u4")[:, 0].astype(np.uint32)
+    ports = np.full(len(block), lease.source_port, np.uint16)
+    met = wire.internet.answer(destination, packets[:, 8], ports)
+    expected = np.sort((sent_ns + met.rtt_ns)[met.kind > 0])
+    came = drain(wire, clock, capacity=7)
+    assert [stamp_ns for stamp_ns, _ in came] == expected.tolist()
+    assert wire.tally.probes == len(block)
+    assert wire.tally.time_exceeded + wire.tally.reached == len(came)
+
+
+def test_nothing_comes_before_its_time() -> None:
+    wire, clock, _ = made_wire()
+    lease = leased(wire)
+    lease.send(made_block(wire, lease), 10_000)
+    at = wire.next_arrival()
+    assert at is not None
+    ring = Ring(64)
+    clock.now = at - 0.000_001
+    wire.receive(ring)
+    assert ring.count == 0
+    clock.now = at
+    wire.receive(ring)
+    assert ring.count > 0
+
+
+def test_probes_of_any_size_share_the_wire() -> None:
+    wire, clock, _ = made_wire()
+    lease = leased(wire)
+    for size in (60, 1500, 60):
+        lease.send(made_block(wire, lease, size=size), 10_000)
+    came = drain(wire, clock)
+    assert {len(packet) for _, packet in came} == {88, 576}
+    assert sum(len(packet) == 88 for _, packet in came) == 2 * sum(len(packet) == 576 for _, packet in came)
+
+
+def test_duplicates_come_as_often_as_asked() -> None:
+    wire, clock, _ = made_wire(duplicates=0.25)
+    lease = leased(wire)
+    lease.send(made_block(wire, lease), 10_000)
+    came = drain(wire, clock)
+    assert len(came) / len(set(came)) == pytest.approx(1.25, abs=0.03)
+
+
+def test_a_slow_receiver_loses_replies_and_counts_them() -> None:
+    wire, clock, counters = made_wire(most_received_pps=10_000)
+    lease = leased(wire)
+    lease.send(made_block(wire, lease), 10_000)
+    answered, came, ring = 0, 0, Ring(10_000)
+    for _ in range(200):
+        clock.now += 0.001
+        wire.receive(ring)
+        assert ring.count <= 100
+        came += ring.count
+    answered = wire.tally.time_exceeded + wire.tally.reached
+    assert wire.next_arrival() is None
+    assert came + counters.kernel_drops == answered
+    assert came < answered * 0.9
+
+
+async def test_delays_are_the_loops() -> None:
+    wire, counters = FakeWire(SyntheticInternet(4, destinations=COURSES)), Counters()
+    wire.open(counters)
+    lease = leased(wire)
+    block = made_block(wire, lease)
+    lease.send(block, 1)
+    loop = asyncio.get_running_loop()
+    at = wire.next_arrival()
+    assert at is not None
+    ring = Ring(4)
+    while not ring.count:
+        await asyncio.sleep(0)
+        wire.receive(ring)
+    assert loop.time() >= at - 0.000_001
+    assert ring.stamps_ns[0] > block.sent_ns[0]
+    wire.close()
+    assert wire.next_arrival() is None
+
+
+def test_a_port_is_leased_once_and_given_back() -> None:
+    wire, _, _ = made_wire()
+    (way,) = wire.ways([IPv4Address("16.0.0.1")], OPTIONS)
+    assert not isinstance(way, Exception)
+    leases = [wire.lease(way, OPTIONS) for _ in range(PORTS)]
+    assert len({lease.source_port for lease in leases}) == PORTS
+    with pytest.raises(CapacityError, match="in use"):
+        wire.lease(way, OPTIONS)
+    leases[3].close()
+    assert wire.lease(way, OPTIONS).source_port == leases[3].source_port
+    with pytest.raises(CapacityError, match="in use"):
+        wire.lease(way, TraceOptions(source_port=leases[3].source_port))
+
+
+def test_there_is_one_way_and_none_over_ipv6() -> None:
+    wire, _, _ = made_wire()
+    way, none = wire.ways([IPv4Address("16.0.0.1"), IPv6Address("2001:db8::2")], OPTIONS)
+    assert not isinstance(way, Exception)
+    assert way.source == wire.internet.source.packed
+    assert isinstance(none, SendError)
+    with pytest.raises(UsageError, match="not the vantage point"):
+        wire.ways([], TraceOptions(source="192.0.2.77"))
