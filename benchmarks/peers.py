@@ -99,7 +99,7 @@ def allhops(ending: str, *, strategy: str = "parallel") -> Tool:
         rate = "max" if job.rate_pps is None else str(job.rate_pps)
         return [
             *(ALLHOPS, "batch", str(job.list_file), "-o", f"{job.results}.{ending}", "--rate", rate),
-            *("--strategy", strategy, "--attempts", "1", "-m", str(job.max_ttl), "--seed", str(job.seed), "-n"),
+            *("--strategy", strategy, "--attempts", "1", "-m", str(job.max_ttl), "--seed", str(job.seed)),
         ]
 
     read = _read_jsonl if ending == "jsonl" else _read_parquet
