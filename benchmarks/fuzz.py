@@ -2,8 +2,9 @@
 
     python -m benchmarks.fuzz --packets 1000000 [--seed N] [--corpus tests/corpus]
 
-Half the packets get their ICMP checksum made right again after the mutation, so that they come further than the first
-check. A found input is written to the corpus, where a test replays it for ever. Exit status 1 when there is one.
+The vector lane reads them too, hundreds at a time, and must say of each what the scalar lane says. Half the packets get
+their ICMP checksum made right again after the mutation, so that they come further than the first check. A
+found input is written to the corpus, where a test replays it for ever. Exit status 1 when there is one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from allhops.core.lanes import ROW_SIZE
+from allhops.core.lanes import ROW_SIZE, Ring
+from allhops.core.lanes.scalar import ScalarLane
+from allhops.core.lanes.vector import VectorLane
+from allhops.core.ledger import Counters
 from allhops.model import Protocol
 from allhops.testing.packets import LAYOUTS, icmp_message
 from benchmarks.replies import Bench, plan_for, valid_replies
@@ -27,6 +31,8 @@ PROCESSES = 2
 SLOWEST_NS = 5_000_000
 """CPU time that one parse may take; what is slower is parsed again, because a cold cache is nobody's fault."""
 RETRIES = 5
+RING = 512
+"""Packets that the vector lane reads at once."""
 CORPUS = Path("tests/corpus")
 PLANS = [(protocol, version) for protocol in Protocol for version in (4, 6)]
 
@@ -95,6 +101,8 @@ def fuzz(packets: int, seed: int) -> Report:
     benches[0].receive(replies[0][0])  # imports the parser
     findings: list[Finding] = []
     slowest_ns = 0
+    ring = Ring(RING)
+    twin = VectorTwin()
     gc.disable()
     for number in range(packets):
         which = chance.randrange(len(benches))
@@ -106,12 +114,54 @@ def fuzz(packets: int, seed: int) -> Report:
         slowest_ns = max(slowest_ns, took_ns)
         if what is not None:
             findings.append(Finding(packet, what))
+        ring.append(packet, number)
+        if ring.count == RING or number == packets - 1:
+            findings += twin.disagreements(ring)
+            ring.count = 0
         if number % 10_000 == 0:
             gc.collect()
     gc.enable()
     return Report(
         packets, slowest_ns, sum(bench.counters.matched + bench.counters.duplicate for bench in benches), findings
     )
+
+
+class VectorTwin:
+    """The vector lane beside the scalar one: what it reads otherwise, or records otherwise, is a finding."""
+
+    def __init__(self) -> None:
+        self._benches = [
+            (Bench(plan_for(protocol, version)), Bench(plan_for(protocol, version), VectorLane))
+            for protocol, version in PLANS
+        ]
+
+    def disagreements(self, ring: Ring) -> list[Finding]:
+        """Packets that the two read differently, alone; failing that, the last of a ring that they record otherwise."""
+        packets = [bytes(packet) for packet, _ in ring.packets()]
+        try:
+            is_same = _is_read_alike(ring) and all(_is_recorded_alike(ring, *pair) for pair in self._benches)
+        except Exception as error:
+            return [Finding(packets[-1], f"the last of a ring for the vector lane: {error!r}")]
+        if is_same:
+            return []
+        found = []
+        for packet in packets:
+            alone = Ring(1)
+            alone.append(packet, 1)
+            if not _is_read_alike(alone):
+                found.append(Finding(packet, "the lanes read it differently"))
+        return found or [Finding(packets[-1], "the last of a ring that the lanes read or record differently")]
+
+
+def _is_read_alike(ring: Ring) -> bool:
+    scalar, vector = ScalarLane(Counters()), VectorLane(Counters())
+    return scalar.unpack(ring) == list(vector.unpack(ring).rows()) and scalar.counters == vector.counters
+
+
+def _is_recorded_alike(ring: Ring, one: Bench, other: Bench) -> bool:
+    slots = [bench.lane.record(bench.plan, bench.ledger, bench.lane.unpack(ring)) for bench in (one, other)]
+    ledgers = vars(one.ledger), vars(other.ledger)
+    return list(slots[0]) == list(slots[1]) and ledgers[0] == ledgers[1]
 
 
 def _timed(bench: Bench, packet: bytes) -> tuple[int, str | None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from struct import pack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ScalarLane
@@ -179,10 +179,10 @@ def valid_replies(protocol: Protocol, version: int) -> list[bytes]:
 class Bench:
     """A lane, a plan and its ledger with every probe in flight: replies in, slots out."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, make_lane: Callable[[Counters], Any] = ScalarLane) -> None:
         self.plan = plan
         self.counters = Counters()
-        self.lane = ScalarLane(self.counters)
+        self.lane = make_lane(self.counters)
         self.ledger = Ledger(plan.slots, self.counters)
         self._ring = Ring()
         for slot in range(plan.slots):

@@ -8,43 +8,33 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Self
 
 from allhops.cli import main
 from allhops.cli.batch import run
 from allhops.model import Flow, Hop, Probe, ProbeState, Protocol, Reply, ReplyKind, StopReason, Trace
+from allhops.net.batch.feed import Refused
+from allhops.net.batch.stats import Stats
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable
 
     from allhops.cli.batch.arguments import BatchRequest
-    from allhops.cli.batch.destinations import Destination
     from allhops.core.harvest import Harvest
     from allhops.model import Address
+    from allhops.net.batch.feed import Destination
 
 WINDOW = 20
 ROUTER = IPv4Address("10.255.255.1")
-
-
-@dataclass
-class StandInStats:
-    sent: int = 0
-    answered: int = 0
-    timed_out: int = 0
-    local_error: int = 0
-    cancelled: int = 0
-    kernel_drops_rx: int = 0
-    kernel_drops_tx: int = 0
-    rate_now_pps: float = 0.0
 
 
 class StandIn:
     """Ends each trace after up to `longest_s`, out of order; `unreachable` destinations end as `local_error`."""
 
     def __init__(self, longest_s: float = 0.0, unreachable: frozenset[str] = frozenset()) -> None:
-        self.stats = StandInStats()
+        self.stats = Stats()
         self.fed: list[Destination] = []
         self._longest_s = longest_s
         self._unreachable = unreachable
@@ -57,7 +47,7 @@ class StandIn:
     async def __aexit__(self, *exception: object) -> None:
         pass
 
-    async def run(self, feed: AsyncIterable[Destination]) -> AsyncGenerator[Harvest | Trace, None]:
+    async def run(self, feed: AsyncIterable[Destination]) -> AsyncGenerator[Harvest | Refused, None]:
         waiting: list[Destination] = []
         async for destination in feed:
             self.fed.append(destination)
@@ -73,23 +63,24 @@ class StandIn:
         self._discards = discard
         self._stopped.set()
 
-    async def _ended(self, window: list[Destination]) -> AsyncGenerator[Trace, None]:
+    async def _ended(self, window: list[Destination]) -> AsyncGenerator[Refused, None]:
         for destination in random.sample(window, len(window)):
             if self._longest_s:
                 await asyncio.sleep(random.uniform(0, self._longest_s))
-            self.stats.sent += 2
+            self.stats = replace(self.stats, sent=self.stats.sent + 2)
             if not self._stopped.is_set():
-                yield self._trace(destination)
+                yield Refused(destination.position, self._trace(destination))
             else:
-                self.stats.cancelled += 2
+                self.stats = replace(self.stats, cancelled=self.stats.cancelled + 2)
                 if not self._discards:
-                    yield path_to(destination.name, destination.address, StopReason.INTERRUPTED)
+                    trace = path_to(destination.name, destination.address, StopReason.INTERRUPTED)
+                    yield Refused(destination.position, trace)
 
     def _trace(self, destination: Destination) -> Trace:
         if destination.name in self._unreachable:
-            self.stats.local_error += 2
+            self.stats = replace(self.stats, local_error=self.stats.local_error + 2)
             return path_to(destination.name, destination.address, StopReason.LOCAL_ERROR)
-        self.stats.answered += 2
+        self.stats = replace(self.stats, answered=self.stats.answered + 2)
         return path_to(destination.name, destination.address)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 
-from allhops.net.many import TraceMany
+from allhops.errors import UsageError
+from allhops.net.many import FRUGAL, PARALLEL, TraceMany
 from allhops.net.prober import Prober
 from allhops.options import TraceOptions
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
     from allhops.model import Address, Trace
+    from allhops.net.batch.engine import Batch
     from allhops.options import TraceKeywords
 
 BATCH_RATE_PPS = 5_000.0
@@ -39,6 +41,8 @@ def trace_many(
     destinations: Iterable[str | Address] | AsyncIterable[str | Address],
     *,
     rate_pps: float | None = BATCH_RATE_PPS,
+    strategy: str | None = None,
+    seed: int | None = None,
     **options: Unpack[TraceKeywords],
 ) -> TraceMany:
     """Trace many destinations with one set of sockets and one pacer.
@@ -46,11 +50,26 @@ def trace_many(
         traces = await allhops.trace_many(destinations)          # a list, in input order
         async for trace in allhops.trace_many(destinations):     # as they finish
 
-    `rate_pps` is the rate of all probes together, None for as fast as the machine can. A destination that cannot
-    be traced yields a `Trace` with stop reason `local_error` and stops no other.
+    Destinations are taken lazily, and a slow consumer slows the probing down: memory holds windows of them, never the
+    whole list. `rate_pps` is the rate of all probes together, None for as fast as this machine can without loss of its
+    own. A destination that cannot be traced yields a `Trace` with stop reason `local_error` or `bad_destination` and
+    stops no other.
+
+    `strategy` is "parallel", which asks every TTL (what fewer than 100 destinations get when nothing is said), or
+    "frugal", which asks only what other paths have not shown yet (what more get): hops that it owes to another trace
+    have no probes and say so in `Hop.inherited`. `seed` makes the order of the probes of a batch repeatable.
 
     Raises:
         UsageError: an option that cannot be.
         PrivilegeError: the kernel refuses the sockets.
     """
-    return TraceMany(lambda: Prober(rate_pps=rate_pps), destinations, TraceOptions(**options))
+    asked = TraceOptions(**options)
+    if strategy not in (None, PARALLEL, FRUGAL):
+        raise UsageError(f"strategy must be {PARALLEL!r} or {FRUGAL!r}, not {strategy!r}")
+
+    def open_batch(name: str) -> Batch:
+        from allhops.net.batch.engine import Batch  # numpy: 90 ms that few destinations need not pay
+
+        return Batch(asked, strategy=name, rate_pps=rate_pps, seed=seed)
+
+    return TraceMany(lambda: Prober(rate_pps=rate_pps), destinations, asked, open_batch=open_batch, strategy=strategy)

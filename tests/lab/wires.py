@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from allhops.core.lanes import Ring
@@ -13,6 +12,7 @@ from allhops.core.lanes.scalar import ScalarLane
 from allhops.core.ledger import Counters
 from allhops.core.plan import Plan
 from allhops.net.batch.raw import RawWire
+from allhops.net.batch.rings import RingWire
 from allhops.net.batch.wire import Way
 from allhops.wire.probes import LAYOUTS
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from allhops.net.batch.wire import BatchLease, Wire
     from allhops.options import TraceOptions
 
-WIRES: dict[str, type[RawWire]] = {"raw": RawWire}
+WIRES: dict[str, type[RawWire] | type[RingWire]] = {"raw": RawWire, "ring": RingWire}
 KEY, COOKIE = 0x1234, b"yarn"
 PATIENCE_S = 10.0
 """Long enough for any lab: a reply that never comes fails the test, and nothing else waits for this."""
@@ -40,20 +40,18 @@ class Bench:
     ring: Ring
     lane: ScalarLane
     rows: list[ReplyRow] = field(default_factory=list)
-    came: asyncio.Event = field(default_factory=asyncio.Event)
 
     def read(self) -> None:
         """One fill of the ring, which may be smaller than what waits."""
         self.wire.receive(self.ring)
         self.rows += self.lane.unpack(self.ring)
-        self.came.set()
 
     async def rows_of(self, count: int) -> list[ReplyRow]:
         """The first `count` rows or more, once they have come."""
         async with asyncio.timeout(PATIENCE_S):
             while len(self.rows) < count:
-                self.came.clear()
-                await self.came.wait()
+                self.read()
+                await asyncio.sleep(0.001)
         return self.rows
 
     def way(self, destination: Address, options: TraceOptions) -> Way:
@@ -99,21 +97,21 @@ class Probing:
             self.lease.send(block, len(block))
             await asyncio.sleep(0)
 
-    def sent_ns(self, block: Block) -> dict[tuple[str, int], int]:
-        """Stamps by destination and TTL."""
-        return {
-            (str(ip_address(self.plan.destination_of(self.plan.course_of(slot)))), self.plan.ttl_of(slot)): stamp
-            for slot, stamp in zip(block.slots, block.sent_ns, strict=True)
-        }
-
 
 @contextlib.contextmanager
 def opened(wire: Wire, capacity: int = 100) -> Iterator[Bench]:
-    """A wire that reads as soon as something waits."""
+    """A wire that is read while somebody waits for rows."""
     counters = Counters()
     bench = Bench(wire, counters, Ring(capacity), ScalarLane(counters))
-    wire.open(bench.read, counters)
+    wire.open(counters)
     try:
         yield bench
     finally:
         wire.close()
+
+
+@contextlib.contextmanager
+def ready(wire: Wire, destinations: Sequence[Address], options: TraceOptions) -> Iterator[tuple[Bench, Probing]]:
+    """An open wire with one lease for all of these."""
+    with opened(wire) as bench, bench.probing(bench.way(destinations[0], options), destinations, options) as probing:
+        yield bench, probing

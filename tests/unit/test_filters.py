@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from allhops.model import Protocol
-from allhops.net.filters import MOST_EXPECTED, Expected, answers_about, answers_to
+from allhops.net.filters import MOST_EXPECTED, Expected, answers_about, answers_arriving, answers_to
 from allhops.testing.packets import ACK, FIN, LAYOUTS, RST, SYN
 from allhops.wire.family import FAMILIES
 from allhops.wire.probes import LAYOUTS as PROBE_LAYOUTS
@@ -19,15 +19,24 @@ def passes(program: list[tuple[int, int, int, int]], data: bytes) -> bool:
         opcode, if_true, if_false, k = program[at]
         at += 1
         if opcode == 0xB1:
+            if len(data) <= k:
+                return False
             index = (data[k] & 15) * 4
         elif opcode == 0x01:
             index = k
         elif opcode == 0x50:
+            if len(data) <= index + k:
+                return False
             accumulator = data[index + k]
         elif opcode == 0x40:
             if len(data) < index + k + 4:
                 return False
             accumulator = int.from_bytes(data[index + k : index + k + 4])
+        elif opcode in (0x20, 0x28, 0x30):
+            size = {0x20: 4, 0x28: 2, 0x30: 1}[opcode]
+            if len(data) < k + size:
+                return False
+            accumulator = int.from_bytes(data[k : k + size])
         elif opcode == 0x80:
             accumulator = len(data)
         elif opcode == 0x64:
@@ -139,3 +148,84 @@ def test_a_filter_for_the_most_traces_stays_below_the_kernels_limit(version: int
     layouts = [PROBE_LAYOUTS[protocol, version] for protocol in Protocol]
     many = [Expected(layouts[at % 3], at, at.to_bytes(4)) for at in range(MOST_EXPECTED)]
     assert len(answers_about(FAMILIES[version], many)) <= 4096
+
+
+# A packet socket's, which sees all that arrives.
+
+PADDING = bytes(46)
+"""What Ethernet may put behind a short packet."""
+
+
+def arriving(
+    version: int, *, sources: tuple[bytes, ...] = (), port: int = PORT, cookie: bytes = COOKIE
+) -> list[tuple[int, int, int, int]]:
+    """For a trace by each protocol from the address that the probes have, or from others."""
+    ours = (probe_of(plan_for(Protocol.UDP, version))[SOURCE[version]],)
+    expected = [Expected(PROBE_LAYOUTS[protocol, version], port, cookie) for protocol in Protocol]
+    return answers_arriving(FAMILIES[version], sources or ours, expected, [port])
+
+
+def heard(protocol: Protocol, version: int) -> list[bytes]:
+    """What a raw socket would hear of them: no datagrams."""
+    return [reply for reply in valid_replies(protocol, version) if reply[9 if version == 4 else 6] != 17]
+
+
+SOURCE = {4: slice(12, 16), 6: slice(8, 24)}
+
+
+def to(version: int, packet: bytes) -> bytes:
+    return packet[16:20] if version == 4 else packet[24:40]
+
+
+@pytest.mark.parametrize(("protocol", "version"), PROBE_TYPES)
+@pytest.mark.parametrize("padding", [b"", PADDING])
+def test_a_packet_socket_passes_every_answer(protocol: Protocol, version: int, padding: bytes) -> None:
+    for reply in heard(protocol, version):
+        assert passes(arriving(version), reply + padding)
+        assert passes(arriving(version, sources=(bytes(16), reply[SOURCE[version]], to(version, reply))), reply)
+
+
+@pytest.mark.parametrize(("protocol", "version"), PROBE_TYPES)
+def test_a_packet_socket_drops_what_is_for_others(protocol: Protocol, version: int) -> None:
+    for reply in heard(protocol, version):
+        assert not passes(arriving(version, sources=(bytes([9] * 16),)), reply)
+        elsewhere = arriving(version, port=PORT + 1, cookie=b"else")
+        is_bare = reply[FAMILIES[version].header_size] == FAMILIES[version].echo_reply and len(reply) < 32 + 20
+        assert not passes(elsewhere, reply) or is_bare
+
+
+@pytest.mark.parametrize(("protocol", "version"), PROBE_TYPES)
+def test_a_packet_socket_drops_our_own_probes(protocol: Protocol, version: int) -> None:
+    """Over loopback it sees them arrive."""
+    probe = probe_of(plan_for(protocol, version))
+    both = (probe[SOURCE[version]], to(version, probe))
+    assert not passes(arriving(version, sources=both), probe)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_padded_echo_reply_is_as_long_as_its_header_says(version: int) -> None:
+    request = probe_of(plan_for(Protocol.ICMP, version, source_port=PORT + 1)).replace(COOKIE, b"else")
+    assert passes(arriving(version), echo_reply(request, payload=0) + PADDING)
+    assert not passes(arriving(version), echo_reply(request) + PADDING)
+
+
+@pytest.mark.parametrize("flags", [0x2000, 0x0001, 0x2004])
+def test_a_packet_socket_drops_fragments(flags: int) -> None:
+    reply = valid_replies(Protocol.ICMP, 4)[0]
+    assert not passes(arriving(4), changed(reply, 6, flags.to_bytes(2)))
+    assert passes(arriving(4), changed(reply, 6, b"\x40\x00"))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("length", [0, 1, 8, 19, 20, 27, 39, 40, 47])
+def test_a_packet_socket_drops_what_is_cut(version: int, length: int) -> None:
+    for reply in heard(Protocol.UDP, version):
+        assert not passes(arriving(version), reply[:length])
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_packet_sockets_filter_stays_below_the_kernels_limit(version: int) -> None:
+    layouts = [PROBE_LAYOUTS[protocol, version] for protocol in Protocol]
+    many = [Expected(layouts[at % 3], at, at.to_bytes(4)) for at in range(MOST_EXPECTED)]
+    sources = [at.to_bytes(16) for at in range(1, MOST_EXPECTED)]
+    assert len(answers_arriving(FAMILIES[version], sources, many, range(1, MOST_EXPECTED))) <= 4096

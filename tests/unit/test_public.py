@@ -50,6 +50,19 @@ def test_reading_a_reply_imports_no_more_of_dpkt_than_it_needs() -> None:
     assert "dpkt.http" in modules_after("import dpkt, allhops.core.lanes.dissect")
 
 
+def test_a_trace_of_one_destination_imports_no_array_library() -> None:
+    modules = modules_after(
+        "import asyncio, allhops\n"
+        "async def main():\n"
+        "    from allhops.testing.fakenet import FakeNet\n"
+        "    async with allhops.Prober(transport=FakeNet.load('silent_host_udp')) as prober:\n"
+        "        assert (await prober.trace('203.0.113.9')).hops\n"
+        "asyncio.run(main())"
+    )
+    assert "allhops.core.lanes.dissect" in modules
+    assert not [name for name in modules if name.startswith(("numpy", "allhops.core.batch", "allhops.core.harvest"))]
+
+
 def test_launching_a_trace_imports_no_parser_and_no_array_library() -> None:
     """dpkt is imported when the first reply is read, while probes are in flight."""
     modules = modules_after(

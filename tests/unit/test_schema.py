@@ -32,6 +32,7 @@ from allhops.model import (
     UnknownObject,
     Verdict,
 )
+from allhops.output.columns import COLUMNS
 from allhops.output.json import line
 from allhops.output.records import RECORDS
 from allhops.output.schema import schema_text, trace_schema
@@ -184,6 +185,8 @@ def documented() -> Iterator[str]:
     """The rows that docs/formats.md owes: name, type, unit, what it says, where it was read from."""
     for record in RECORDS:
         yield from table_of(record)
+    for column in COLUMNS:
+        yield f"| `{column.name}` | {column.type} | {column.unit} | {column.says} | {column.origin} |"
 
 
 def table_of(record: Record[Any]) -> Iterator[str]:

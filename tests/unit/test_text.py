@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from allhops.model import (
     Extension,
     Hop,
+    Inherited,
     InterfaceInfo,
     InterfaceRole,
     MplsLabel,
@@ -133,6 +134,12 @@ def test_a_verdict_ends_the_row(verdict: Verdict) -> None:
         row(hop(2, reply(NEAR, 1), None, verdict=verdict), numeric=True) == f" 2  10.78.2.2  1.000 ms * [{verdict}]\n"
     )
     assert row(hop(3, None, None, None, verdict=verdict)) == f" 3  * * * [{verdict}]\n"
+
+
+def test_a_hop_that_another_trace_tells_has_no_times() -> None:
+    far = Hop(ttl=4, probes=(), inherited=Inherited(address=IPv4Address(NEAR), destination=IPv4Address("203.0.113.7")))
+    assert row(far) == f" 4  {NEAR} ({NEAR}) [inherited]\n"
+    assert row(far, numeric=True) == f" 4  {NEAR} [inherited]\n"
 
 
 def label(number: int, *, traffic_class: int = 0, bottom: bool = True, ttl: int = 1) -> MplsLabel:

@@ -113,20 +113,15 @@ def in_letters(sentence: str) -> str:
 
 
 def option_of(field: str) -> str:
-    """The option for a field of `TraceOptions`."""
-    return _letters(_parser()).get(field, field)
-
-
-def _letters(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """Options by field."""
-    letters: dict[str, str] = {}
-    for action in parser._actions:
-        letters.setdefault(action.dest, "/".join(action.option_strings))
-    return letters
+    """The option whose value becomes a field of `TraceOptions`; the field where options without a value choose it."""
+    options = (action for action in _parser()._actions if action.dest == field and action.nargs != 0)
+    return next(("/".join(action.option_strings) for action in options), field)
 
 
 def _in_letters(parser: argparse.ArgumentParser, sentence: str) -> str:
-    letters = _letters(parser)
+    letters: dict[str, str] = {}
+    for action in parser._actions:
+        letters.setdefault(action.dest, "/".join(action.option_strings))
     return _FIELD_NAME.sub(lambda word: letters.get(word[0]) or word[0], sentence)
 
 

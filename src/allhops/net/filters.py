@@ -145,10 +145,10 @@ def answers_about(family: Family, expected: Collection[Expected], *, whole: bool
 def answers_arriving(
     family: Family, sources: Collection[bytes], expected: Collection[Expected], ports: Collection[int]
 ) -> list[_Instruction]:
-    """The same for a packet socket, which shows whatever arrives from its IP header on: what concerns these traces or
-    comes to these ports, is whole and goes to one of these addresses.
+    """A program for a packet socket, which shows from its IP header on whatever arrives.
 
-    Of an address its last 32 bits are compared: that keeps transit out, and the rest is for who reads it.
+    It passes what concerns these traces or comes to these ports, is whole and goes to one of these addresses. Of an
+    address its last 32 bits are compared: that keeps transit out, and the rest is for who reads it.
     """
     last = family.destination_offset + family.address_size - 4
     about = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from allhops.core.paths import address_from
+from allhops.core.paths import address_text
 from allhops.output.json import compact
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class AddressTexts(dict[bytes, str]):
     def __missing__(self, packed: bytes) -> str:
         if len(self) >= MOST_REMEMBERED:
             self.clear()
-        text = self[packed] = str(address_from(packed))
+        text = self[packed] = address_text(packed)
         return text
 
 

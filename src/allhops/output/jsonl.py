@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allhops.core.evidence import NAT
-from allhops.core.paths import address_from, probe_from
+from allhops.core.paths import address_text, probe_from
 from allhops.enrich.clean import clean_text
 from allhops.model import Hop
 from allhops.output.fragments import AddressTexts, cut
@@ -76,7 +76,7 @@ class JsonLines:
         self._write = write
 
     def harvest(self, harvest: Harvest) -> None:
-        """One line for each course."""
+        """One line for each course. Who must not hold an event loop for longer than `MOST_AT_ONCE` take splits it."""
         for part in harvest.split(MOST_AT_ONCE):
             self._write("".join(_lines(part)).encode("ascii"))
 
@@ -112,7 +112,7 @@ def _heads(harvest: Harvest, rows: Rows) -> list[str]:
     schema = f"{_SCHEMA.name}{compact(SCHEMA)}"
     columns = (
         [f"{{{schema},{_DESTINATION.name}{compact(clean_text(harvest.names[course]))}" for course in courses],
-        [f'{_ADDRESS.name}"{address_from(plan.destination_of(course))}"' for course in courses],
+        [f'{_ADDRESS.name}"{address_text(plan.destination_of(course))}"' for course in courses],
         _ORIGIN.texts([(plan.source, options.protocol)] * len(courses), read),
         [f'{_STARTED.name}"{timestamp(stamp_ns)}"' for stamp_ns in harvest.started_ns.tolist()],
         _in_milliseconds(_DURATION.name, harvest.duration_ns),

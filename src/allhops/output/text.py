@@ -113,6 +113,9 @@ def row(hop: Hop, *, numeric: bool = False, extensions: bool = False, mtu: int |
         if mtu is not None:
             cells.append(f" F={mtu}")
             mtu = None
+    if hop.inherited is not None:
+        address = hop.inherited.address
+        cells.append(f" {address if numeric else f'{address} ({address})'} [inherited]")
     if hop.verdict not in (None, Verdict.SILENT):  # stars say that much themselves
         cells.append(f" [{hop.verdict}]")
     return "".join(cells) + "\n"

@@ -15,6 +15,8 @@ from allhops.testing.synthetic import REACHED, SILENCE, TIME_EXCEEDED
 from allhops.wire.checksum import MASK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from allhops.testing.synthetic import Answers, SyntheticInternet
@@ -82,19 +84,32 @@ class _Probes(NamedTuple):
         return _Probes(self.packets[wanted], self.probe[wanted], some)
 
 
-def reply(internet: SyntheticInternet, packets: Rows, tally: Tally) -> list[Replies]:
-    """What comes back for n packets of one length, (n, length) contiguous bytes; those of one kind together."""
+def _nothing() -> None:
+    """Nobody has anything to do between two steps."""
+
+
+def reply(
+    internet: SyntheticInternet, packets: Rows, tally: Tally, *, between: Callable[[], None] = _nothing
+) -> list[Replies]:
+    """What comes back for n packets of one length, (n, length) contiguous bytes; those of one kind together.
+
+    For whoever cannot leave its work for as long as this takes, `between` is called between its steps: some 0.1 ms for
+    256 packets.
+    """
     if packets.shape[1] < IP_BYTES + ICMP_BYTES:
         tally.malformed += len(packets)
         return []
     replies: list[Replies] = []
     sound = _sound(internet, packets, tally)
+    between()
     for protocol in (UDP, ICMP, TCP):
         chosen = np.flatnonzero(sound & (packets[:, 9] == protocol))
         if len(chosen):
             probes = _ask(internet, packets if len(chosen) == len(packets) else packets[chosen], chosen, protocol)
+            between()
             _count(probes, tally)
             replies += _replies(internet, probes, protocol)
+            between()
     return [some for some in replies if len(some.probe)]
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from allhops.model import Address
+    from allhops.testing.synthetic import SyntheticInternet
 
 CLONE_NEWNET = 0x40000000
 NETNS_DIRECTORY = pathlib.Path("/run/netns")
@@ -375,16 +376,36 @@ def tun_internet(scenario: str | pathlib.Path | Scenario) -> Iterator[Lab]:
             resolver = f"nameserver {loaded.dns.address}\noptions timeout:5 attempts:1\n"
             (RESOLVER_DIRECTORY / client / "resolv.conf").write_text(resolver)
         lab = _tun_lab(nodes, loaded)
-        argv = ["ip", "netns", "exec", client, sys.executable, "-m", "allhops.testing.tun", source]
-        with subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=importing_us()
-        ) as program:
-            try:
-                _wait_until_ready(program)
-                yield lab
-            finally:
-                _, errors = program.communicate()  # closes its standard input, which ends it
-                lab.counters.update(_counters(errors))
+        with _playing(lab, "allhops.testing.tun", source):
+            yield lab
+
+
+@contextlib.contextmanager
+def synthetic_internet(internet: SyntheticInternet) -> Iterator[Lab]:
+    """A namespace whose every IPv4 route leads into this internet, played by `allhops.testing.fast_tun`.
+
+    The lab has its first destination; the truth is the internet's to tell.
+    """
+    first = IPv4Address(int(internet.destinations()[0]))
+    with _namespaces(["client"], "default") as nodes:
+        lab = Lab(nodes=nodes, sources={4: internet.source}, destinations={4: first}, paths={})
+        with _playing(lab, "allhops.testing.fast_tun", json.dumps(internet.arguments)):
+            yield lab
+
+
+@contextlib.contextmanager
+def _playing(lab: Lab, program: str, argument: str) -> Iterator[None]:
+    """Run the program behind the client's TUN device meanwhile; its counters are the lab's afterwards."""
+    argv = ["ip", "netns", "exec", lab.client, sys.executable, "-m", program, argument]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=importing_us()
+    ) as player:
+        try:
+            _wait_until_ready(player)
+            yield
+        finally:
+            _, errors = player.communicate()  # closes its standard input, which ends it
+            lab.counters.update(_counters(errors))
 
 
 @contextlib.contextmanager

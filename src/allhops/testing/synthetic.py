@@ -123,12 +123,22 @@ class SyntheticInternet:
         live_hosts: float = 0.18,
         balanced: float = 0.10,
         loss: float = 0.0,
-        source: IPv4Address = DEFAULT_SOURCE,
+        source: IPv4Address | str = DEFAULT_SOURCE,
     ) -> None:
         if not 1 <= destinations <= MAX_DESTINATIONS:
             raise UsageError(f"{destinations} destinations: a synthetic internet has 1 to {MAX_DESTINATIONS}")
+        self.arguments: dict[str, int | float | str] = {
+            "seed": seed,
+            "destinations": destinations,
+            "silent_routers": silent_routers,
+            "live_hosts": live_hosts,
+            "balanced": balanced,
+            "loss": loss,
+            "source": str(source),
+        }
+        """What makes another one like it; fit for JSON."""
         self.seed = seed
-        self.source = source
+        self.source = IPv4Address(source)
         self._count = destinations
         self._silent_routers = _threshold(silent_routers)
         self._live_hosts = _threshold(live_hosts)

@@ -6,13 +6,14 @@ What is no destination, and what does not resolve, becomes a record here; what i
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from allhops.cli.batch.entries import Name, Run, Single, read_entry, shown
 from allhops.cli.batch.keys import addresses_of, range_keys
 from allhops.cli.batch.lines import MAX_LINE_BYTES, LineReader
 from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason
+from allhops.net.batch.feed import LOOKUPS, Destination
 from allhops.net.many import untraced
 from allhops.net.resolve import resolve
 
@@ -25,20 +26,8 @@ if TYPE_CHECKING:
     from allhops.model import Address, Trace
     from allhops.options import TraceOptions
 
-LOOKUPS: Final = 64
-"""Names that are asked for at once."""
 CHUNK: Final = 4_096
 """Addresses of a prefix that are sieved at once: what numpy needs to cost less than naming them one by one."""
-
-
-class Destination(NamedTuple):
-    """What the engine is fed."""
-
-    position: int
-    """Among those traced."""
-    name: str
-    """As the list has it."""
-    address: Address
 
 
 _Found = tuple[str, "Address"]

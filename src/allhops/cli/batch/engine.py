@@ -7,22 +7,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable
 
-    from allhops.cli.batch.destinations import Destination
     from allhops.core.harvest import Harvest
-    from allhops.model import Trace
-
-
-class Stats(Protocol):
-    """Counters; `sent` = `answered` + `timed_out` + `local_error` + `cancelled` once all has ended."""
-
-    sent: int
-    answered: int
-    timed_out: int
-    local_error: int
-    cancelled: int
-    kernel_drops_rx: int
-    kernel_drops_tx: int
-    rate_now_pps: float
+    from allhops.net.batch.feed import Destination, Refused
+    from allhops.net.batch.stats import Stats
 
 
 class Engine(Protocol):
@@ -39,7 +26,7 @@ class Engine(Protocol):
 
     async def __aexit__(self, *exception: object) -> None: ...
 
-    def run(self, feed: AsyncIterable[Destination]) -> AsyncGenerator[Harvest | Trace, None]:
+    def run(self, feed: AsyncIterable[Destination]) -> AsyncGenerator[Harvest | Refused, None]:
         """Courses as they end; an interrupted one only if nobody said `discard`."""
         ...
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from allhops.cli.batch.engine import Stats
     from allhops.cli.batch.sieve import Accounts
     from allhops.cli.batch.tally import Tally
+    from allhops.net.batch.stats import Stats
 
 
 def progress(accounts: Accounts, done: int, total: int | None, stats: Stats, elapsed_s: float) -> str:

@@ -31,6 +31,7 @@ from allhops.cli.sudo import leave_root
 from allhops.core.harvest import STOP_REASONS
 from allhops.errors import UsageError
 from allhops.model import StopReason, Trace
+from allhops.net.batch.feed import Refused
 
 if TYPE_CHECKING:
     from allhops.cli.batch.arguments import BatchRequest
@@ -160,12 +161,12 @@ class BatchRun:
                 if self._failure is not None:
                     return
 
-    def _take(self, item: Harvest | Trace) -> None:
+    def _take(self, item: Harvest | Refused) -> None:
         """Write what has ended, and count it."""
-        if isinstance(item, Trace):
-            stops = np.array([STOP_REASONS.index(item.stop_reason)])
-            self._output.trace(item)
-            self._tally.trace(item)
+        if isinstance(item, Refused):
+            stops = np.array([STOP_REASONS.index(item.trace.stop_reason)])
+            self._output.trace(item.trace)
+            self._tally.trace(item.trace)
         else:
             stops = item.stop
             self._output.harvest(item)

@@ -35,26 +35,33 @@ _WIDTHS = (128, 320, 768, ROW_SIZE)
 extensions the second."""
 
 _KINDS = {version: np.frombuffer(kinds, np.uint8) for version, kinds in ERROR_KINDS.items()}
-_NO_LAYOUT = 0xFF
+_LAYOUTS = {version: [layout for layout in LAYOUT_CODES if layout.family.version == version] for version in FAMILIES}
+_OPAQUE = np.dtype(f"V{ROW.itemsize}")
 
 
-def _layout_codes(version: int) -> NDArray[np.uint8]:
-    """Protocol number to layout code."""
-    codes = np.full(256, _NO_LAYOUT, np.uint8)
-    for (of, protocol), code in CODE_OF.items():
-        if of == version:
-            codes[protocol] = code
-    return codes
+def _pattern(options: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
+    """(mask, value, offset of the echoed time stamp) of TCP options in hex; `..` is any byte, `ee` of the echo."""
+    marks = options.split()
+    mask = [0 if mark in ("..", "ee") else 0xFF for mark in marks]
+    value = [int(mark, 16) if known else 0 for mark, known in zip(marks, mask, strict=True)]
+    return np.array(mask, np.uint8), np.array(value, np.uint8), marks.index("ee")
 
 
-_LAYOUTS = {version: _layout_codes(version) for version in FAMILIES}
+_OPTIONS = (
+    # MSS, SACK permitted, time stamps, NOP, window scale: Linux
+    _pattern("02 04 .. .. 04 02 08 0a .. .. .. .. ee ee ee ee 01 03 03 .."),
+    # MSS, NOP, window scale, SACK permitted, time stamps: FreeBSD, macOS, Windows
+    _pattern("02 04 .. .. 01 03 03 .. 04 02 08 0a .. .. .. .. ee ee ee ee"),
+)
+"""What a SYN-ACK to a Linux SYN has for options where there are 20 bytes of them."""
+_OPTION_BYTES = 20
 
 
 class Skimmed(NamedTuple):
     """What n packets say, as far as they were read."""
 
     columns: NDArray[Any]
-    """(n,) of `ROW`: replies at their packets' places; all zero where there is none."""
+    """(n,) of `ROW`: replies at their packets' places, stamps and hearsay at all of them."""
     is_reply: NDArray[np.bool_]
     is_unread: NDArray[np.bool_]
     """Which ones to look at one by one."""
@@ -78,9 +85,9 @@ class _Packets:
 
     def where(self, mask: NDArray[np.bool_]) -> _Packets:
         """Those of a mask, side by side again."""
-        if mask.all():
-            return self
         chosen = np.flatnonzero(mask)
+        if len(chosen) == len(mask):
+            return self
         return _Packets(self.index[chosen], self.head.take(chosen, axis=0), self.end[chosen])
 
     def byte(self, offset: int) -> NDArray[np.uint8]:
@@ -124,9 +131,8 @@ def skim(ring: Ring) -> Skimmed:
             if mask.any():
                 packets = _Packets(index, head, lengths).where(mask)
                 foreign += _skim_family(result, family, packets, width)
-    replies = result.is_reply
-    result.columns["stamp_ns"] = np.where(replies, np.frombuffer(ring.stamps_ns, np.int64)[:count], 0)
-    result.columns["hearsay"] = np.where(replies, np.frombuffer(ring.hearsay, np.uint8)[:count], 0)
+    result.columns["stamp_ns"] = np.frombuffer(ring.stamps_ns, np.int64)[:count]
+    result.columns["hearsay"] = np.frombuffer(ring.hearsay, np.uint8)[:count]
     return result._replace(foreign=foreign)
 
 
@@ -135,12 +141,16 @@ def _by_length(ring: Ring) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint8
     count = ring.count
     rows = np.frombuffer(ring.rows, np.uint8).reshape(ring.capacity, ROW_SIZE)[:count]
     lengths = np.frombuffer(ring.lengths, np.uint32)[:count]
-    classes = np.searchsorted(_WIDTHS, lengths)
-    for number, width in enumerate(_WIDTHS):
-        index = np.flatnonzero(classes == number)
-        if len(index) == count:
-            yield width, index, rows[:, :width].copy()
-        elif len(index):
+    if not count:
+        return
+    if lengths.max() <= _WIDTHS[0]:
+        yield _WIDTHS[0], np.arange(count), rows[:, : _WIDTHS[0]].copy()
+        return
+    longer_than = 0
+    for width in _WIDTHS:
+        index = np.flatnonzero((lengths <= width) & (lengths > longer_than))
+        longer_than = width
+        if len(index):
             yield width, index, rows[index, :width]
 
 
@@ -153,7 +163,8 @@ def _skim_family(result: Skimmed, family: Family, packets: _Packets, width: int)
     sound = _Packets(packets.index, packets.head, end).where(is_sound)
     if not len(sound):
         return 0
-    sound.head[np.arange(width, dtype=np.int32) >= sound.end[:, None]] = 0
+    first_end = int(sound.end.min())
+    sound.head[:, first_end:] *= np.arange(first_end, width, dtype=np.int16) < sound.end.astype(np.int16)[:, None]
     protocol = sound.byte(family.protocol_offset)
     is_icmp = protocol == family.icmp_protocol
     if not is_icmp.all():
@@ -200,20 +211,16 @@ def _skim_errors(result: Skimmed, family: Family, packets: _Packets, kind: NDArr
     quote = header + ICMP_HEADER
     if not len(packets):
         return
-    code = _LAYOUTS[family.version][packets.byte(quote + family.protocol_offset)]
+    protocol = packets.byte(quote + family.protocol_offset)
     first = packets.byte(quote)
     is_ordinary = (first >> 4 == family.version) & (family.header_length(first) == header)  # type: ignore[arg-type]  # as above
     is_ordinary &= packets.end >= quote + header + SHORTEST_QUOTE
-    for number in np.unique(code[is_ordinary]).tolist():
-        if number == _NO_LAYOUT:
-            continue
-        layout = LAYOUT_CODES[number]
-        mask = is_ordinary & (code == number)
+    for layout in _LAYOUTS[family.version]:
+        mask = is_ordinary & (protocol == layout.protocol)
         if layout.protocol == family.icmp_protocol:
             mask &= packets.byte(quote + header) == family.echo_request
-        chosen = packets.where(mask)
-        if len(chosen):
-            _enter_errors(result, layout, chosen, kind[mask])
+        if mask.any():
+            _enter_errors(result, layout, packets.where(mask), kind[mask])
 
 
 def _enter_errors(result: Skimmed, layout: Layout, packets: _Packets, kind: NDArray[np.uint8]) -> None:
@@ -303,24 +310,39 @@ def _skim_echoes(result: Skimmed, family: Family, packets: _Packets) -> None:
 
 
 def _skim_segments(result: Skimmed, family: Family, packets: _Packets) -> None:
-    """RSTs and SYN-ACKs without TCP options."""
+    """RSTs and SYN-ACKs with no TCP options, or with those that answer a Linux SYN in a well-known order."""
     if not len(packets):
         return
     header = family.header_size
     flags = packets.byte(header + 13)
-    is_ordinary = (packets.end >= header + TCP_HEADER) & (packets.byte(header + 12) >> 4 == TCP_HEADER // 4)
-    is_ordinary &= (flags & (SYN | ACK) == SYN | ACK) | (flags & (RST | ACK) == RST | ACK)
-    packets = packets.where(is_ordinary)
+    is_ours = (flags & (SYN | ACK) == SYN | ACK) | (flags & (RST | ACK) == RST | ACK)
+    length = packets.byte(header + 12) >> 4
+    is_ours &= packets.end >= header + 4 * length.astype(np.int64)
+    _enter_segments(result, family, packets.where(is_ours & (length == TCP_HEADER // 4)), None)
+    is_long = is_ours & (length == (TCP_HEADER + _OPTION_BYTES) // 4)
+    if is_long.any():
+        options = packets.head[:, header + TCP_HEADER : header + TCP_HEADER + _OPTION_BYTES]
+        for mask, value, echo in _OPTIONS:
+            is_so = is_long & ((options & mask) == value).all(axis=1)
+            _enter_segments(result, family, packets.where(is_so), header + TCP_HEADER + echo)
+
+
+def _enter_segments(result: Skimmed, family: Family, packets: _Packets, echo: int | None) -> None:
+    """Segments that echo our time stamp, which is the cookie, at an offset."""
     if not len(packets):
         return
+    header = family.header_size
     layout = LAYOUT_CODES[CODE_OF[family.version, TCP]]
     columns = _answers(layout, packets)
     sequence = packets.number(header + 8) - np.uint32(1)
-    columns["port_state"] = np.where(flags[is_ordinary] & RST, CLOSED, OPEN)
+    columns["port_state"] = np.where(packets.byte(header + 13) & RST, CLOSED, OPEN)
     columns["peer"] = packets.word(header)
     columns["flow"] = packets.word(header + 2)
     columns["mark"] = sequence >> np.uint32(16)
     columns["balance"] = sequence & np.uint32(MASK)
+    if echo is not None:
+        columns["cookie"] = cookie = packets.number(echo)
+        columns["has_cookie"] = cookie != 0
     _enter(result, packets, columns)
 
 
@@ -373,6 +395,7 @@ def _nonzero(word: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _enter(result: Skimmed, packets: _Packets, columns: NDArray[Any]) -> None:
-    result.columns[packets.index] = columns
+    # As opaque bytes: an array of records is copied field by field.
+    result.columns.view(_OPAQUE)[packets.index] = columns.view(_OPAQUE)
     result.is_reply[packets.index] = True
     result.is_unread[packets.index] = False

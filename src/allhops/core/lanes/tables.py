@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 _PREPARED = "vector"
 UNKNOWN = -1
 _WORDS = 1 << 16
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_LARGEST = np.uint64(0xFFFFFFFFFFFFFFFF)
+_SPARSENESS = 2
+"""Binary logarithm of how many times more starting points there are than destinations. A look-up takes three or four
+steps from there, half of what a binary search among 20,000 costs."""
 
 
 def tables_of(plan: Plan) -> Tables:
@@ -60,9 +65,13 @@ class Tables:
         aligned = np.zeros((len(packed), ADDRESS_BYTES), np.uint8)
         aligned[:, :size] = packed
         self._halves = aligned.view(np.uint64)
-        keys = key_of(aligned)
-        self._order = np.argsort(keys, kind="stable")
-        self._keys = keys[self._order]
+        keys = _spread(aligned)
+        # Among equals the last comes first: that is what a dictionary of addresses would say.
+        order = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")
+        self._order, self._keys = np.append(order, 0), np.append(keys[order], _LARGEST)
+        bits = len(keys).bit_length() + _SPARSENESS
+        self._shift = np.uint64(64 - bits)
+        self._start = np.searchsorted(self._keys[:-1] >> self._shift, np.arange(1 << bits, dtype=np.uint64))
         self._flow = np.full(_WORDS, UNKNOWN, np.int32)
         self._flow[ports] = np.arange(len(ports))
 
@@ -100,10 +109,23 @@ class Tables:
 
         An address that is not found and is not surely strange has the key of another.
         """
-        keys = key_of(np.ascontiguousarray(halves))
-        # The last among equals: that is what a dictionary of addresses would say.
-        found = np.searchsorted(self._keys, keys, side="right") - 1
+        keys = _spread(halves)
+        found = self._start[keys >> self._shift]
+        while (is_before := self._keys[found] < keys).any():
+            found += is_before
         is_strange = self._keys[found] != keys
         place = self._order[found]
-        is_same = (self._halves[place] == halves).all(axis=1)
+        is_same = is_same_address(self._halves[place], halves)
         return np.where(is_same, place, UNKNOWN), is_strange
+
+
+def _spread(addresses: NDArray[Any]) -> NDArray[np.uint64]:
+    """Keys of addresses whose upper bits are as good as random."""
+    keys: NDArray[np.uint64] = key_of(addresses) * _GOLDEN
+    return keys
+
+
+def is_same_address(ones: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """(n,): whether (n, 2) or (2,) addresses are equal."""
+    same: NDArray[np.bool_] = (ones[..., 0] == others[..., 0]) & (ones[..., 1] == others[..., 1])
+    return same

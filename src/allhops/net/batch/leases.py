@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from allhops.errors import CapacityError
 from allhops.model import Protocol
 from allhops.net.filters import Expected
 from allhops.net.source import hold_source_flow
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from allhops.net.batch.wire import Way
     from allhops.net.source import Held
     from allhops.options import TraceOptions
+
+MOST_LEASES = 64
+"""At once: what they wait for must fit one filter, which has room for 4,096 instructions, some ten for each."""
 
 
 class HeldLease:
@@ -56,6 +60,8 @@ class Leases:
 
     def take(self, way: Way, options: TraceOptions, send: Callable[[Block, int], None]) -> HeldLease:
         """Hold a port for probes that go this way. Raises: UsageError, CapacityError."""
+        if len(self._out) >= MOST_LEASES:
+            raise CapacityError(f"{MOST_LEASES} source ports are leased already")
         taken = {lease.source_port for lease in self._out if lease.protocol is Protocol.ICMP}
         held = hold_source_flow(way.source, way.interface, options, taken)
         lease = HeldLease(held, way, options.protocol, send, self)

@@ -24,7 +24,7 @@ MESSAGE = struct.Struct("=IHHII")
 """struct nlmsghdr: length, type, flags, sequence, port."""
 ATTRIBUTE = struct.Struct("=HH")
 """struct rtattr: length with this header, type."""
-REQUEST, CREATE = 0x001, 0x400
+REQUEST, ACKNOWLEDGE, CREATE = 0x001, 0x004, 0x400
 """NLM_F_*."""
 ERROR = 2
 """NLMSG_ERROR: an answer that consists of an errno, negative."""
@@ -115,10 +115,6 @@ class Netlink:
             self._sock.send(questions[start:end].tobytes())
             self._collect(rows, lengths, start, end)
         return _sorted(np.frombuffer(rows, np.uint8).reshape(count, _ANSWER_SIZE), lengths, first)
-
-    def tell(self, kind: int, flags: int, body: bytes) -> None:
-        """Ask for something that only a refusal answers, and do not wait for that. Raises: OSError."""
-        self._sock.send(MESSAGE.pack(MESSAGE.size + len(body), kind, flags | REQUEST, (1 << 31) + 1, 0) + body)
 
     def _collect(self, rows: bytearray, lengths: NDArray[np.int64], start: int, end: int) -> None:
         """Receive what waits into rows `start` to `end`."""

@@ -6,7 +6,6 @@ next hop and interface for every packet.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 from functools import partial
@@ -22,13 +21,15 @@ from allhops.options import TraceOptions
 from allhops.wire.family import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from allhops.core.lanes import Ring
     from allhops.core.ledger import Counters
     from allhops.errors import AllhopsError
     from allhops.model import Address
     from allhops.net.batch.wire import Way
+
+_DOMAINS = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class RawSenders:
@@ -67,14 +68,11 @@ class RawWire:
         self._senders = RawSenders()
         self._receivers: dict[tuple[int, int], Receiver] = {}
         self._leases = Leases(self._admit)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._on_readable: Callable[[], None] | None = None
         self._counters: Counters | None = None
 
-    def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
+    def open(self, counters: Counters) -> None:
         """Open what receives and what sends. Raises: PrivilegeError, CapacityError, UsageError."""
-        self._loop = asyncio.get_running_loop()
-        self._on_readable, self._counters = on_readable, counters
+        self._counters = counters
         try:
             for version, family in FAMILIES.items():
                 if has_family(version):
@@ -108,10 +106,8 @@ class RawWire:
             receiver.drain(ring)
 
     def close(self) -> None:
-        """Readers first: a loop that still knows a closed descriptor would watch its next owner."""
+        """Close every socket."""
         for receiver in self._receivers.values():
-            assert self._loop is not None  # opened
-            self._loop.remove_reader(receiver.sock.fileno())
             receiver.note_drops()
             receiver.close()
         self._receivers.clear()
@@ -122,9 +118,7 @@ class RawWire:
         """Have a receiver. Raises: PrivilegeError, CapacityError."""
         if (version, protocol) in self._receivers:
             return
-        assert self._loop is not None  # opened
-        assert self._on_readable is not None
-        assert self._counters is not None
+        assert self._counters is not None  # opened
         try:
             receiver = Receiver(FAMILIES[version], protocol, self._counters)
         except PermissionError as error:
@@ -134,7 +128,6 @@ class RawWire:
         except OSError as error:
             raise CapacityError(f"no raw socket: {error.strerror}") from error
         self._receivers[version, protocol] = receiver
-        self._loop.add_reader(receiver.sock.fileno(), self._on_readable)
 
     def _admit(self, version: int) -> None:
         """Let through what the leases wait for. What was dropped for want of room is counted first."""
@@ -152,6 +145,3 @@ def has_family(version: int) -> bool:
     except OSError as error:
         return error.errno != errno.EAFNOSUPPORT
     return True
-
-
-_DOMAINS = {4: socket.AF_INET, 6: socket.AF_INET6}

@@ -14,7 +14,7 @@ import numpy as np
 
 from allhops.core.lanes import ROW_SIZE
 from allhops.net.batch.mmsg import MOST_MESSAGES, Messages
-from allhops.net.filters import MOST_EXPECTED, answers_about, answers_to, attach, everything
+from allhops.net.filters import answers_about, answers_to, attach
 from allhops.net.raw_sockets import SO_RXQ_OVFL, SO_TIMESTAMPNS, Drops, open_receiver
 from allhops.wire.family import IPV4, IPV6, Family, HeaderFields
 
@@ -56,10 +56,8 @@ class Receiver:
         """Let through what concerns these flows and cookies, or segments to these ports; nothing else."""
         if self.protocol != self.family.icmp_protocol:
             attach(self.sock, answers_to(self.family, ports))
-        elif len(expected) <= MOST_EXPECTED:
-            attach(self.sock, answers_about(self.family, expected))
         else:
-            attach(self.sock, everything())
+            attach(self.sock, answers_about(self.family, expected))
 
     def drain(self, ring: Ring) -> None:
         """Read until the socket is empty or the ring is full."""

@@ -39,9 +39,9 @@ class ErrorQueueWire:
     def __init__(self) -> None:
         self._transport = ErrorQueueTransport()
 
-    def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
-        """Have the loop watch for replies. Raises: PrivilegeError where the kernel has no error queues."""
-        self._transport.open(on_readable, counters)
+    def open(self, counters: Counters) -> None:
+        """Raises: PrivilegeError where the kernel has no error queues."""
+        self._transport.open(None, counters)
 
     def ways(self, destinations: Sequence[Address], options: TraceOptions) -> list[Way | AllhopsError]:
         """As the routing tables have them. Raises: UsageError for TCP, or an unusable interface or source."""

@@ -48,8 +48,8 @@ class ErrorQueueTransport:
         self._on_readable: Callable[[], None] | None = None
         self._announced = False
 
-    def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
-        """Have the loop watch for replies.
+    def open(self, on_readable: Callable[[], None] | None, counters: Counters) -> None:
+        """Have the loop watch for replies; None when nobody wants to be told of them.
 
         Raises: PrivilegeError where the kernel has no error queues (gVisor, seccomp): there is no other way left.
         """
@@ -59,7 +59,8 @@ class ErrorQueueTransport:
         self._station = station = Station(
             loop=asyncio.get_running_loop(), arrivals=Arrivals(counters, self._announce), watch=Watch()
         )
-        station.loop.add_reader(station.watch.fileno(), on_readable)
+        if on_readable is not None:
+            station.loop.add_reader(station.watch.fileno(), on_readable)
 
     @property
     def station(self) -> Station:
@@ -104,7 +105,7 @@ class ErrorQueueTransport:
 
     def _announce(self) -> None:
         """Replies wait that no socket will announce: have them asked for when the loop gets its turn."""
-        if not self._announced and self._station is not None:
+        if not self._announced and self._station is not None and self._on_readable is not None:
             self._announced = True
             self._station.loop.call_soon(self._read_on)
 

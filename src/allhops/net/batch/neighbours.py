@@ -1,0 +1,162 @@
+"""Where a packet socket sends what goes a way: the link address of its next hop, from the kernel's neighbour table.
+
+A router may fail over to another one with the same address, so an answer is read again every few seconds. What is not
+known is resolved by the kernel, either because we ask it to or because packets go there by a raw socket meanwhile.
+Nothing is sent by this file.
+
+Source: rtnetlink(7), linux/neighbour.h, packet(7), netdevice(7).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from allhops.net.batch.netlink import ACKNOWLEDGE, CREATE, MESSAGE, Netlink, attribute, attributes
+
+if TYPE_CHECKING:
+    from allhops.net.batch.netlink import Answers
+    from allhops.net.batch.wire import Way
+
+READ_AGAIN_S = 10.0
+"""As long as a router's failover may take to be followed; asking takes 20 us."""
+ASK_AGAIN_S = 0.001
+"""For a next hop that is being resolved."""
+RESOLVING_S = 1.0
+"""Linux asks three times, a second apart; a router on the link answers the first, in less than a millisecond."""
+
+_NEW_NEIGHBOUR, _GET_NEIGHBOUR = 28, 30
+"""RTM_*."""
+_DST, _LINK_ADDRESS = 1, 2
+"""NDA_*."""
+_USE = 0x01
+"""NTF_USE: resolve it as if a packet were to go there. Needs CAP_NET_ADMIN."""
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")
+"""struct ndmsg: family, interface, state, flags, type."""
+_STATE = MESSAGE.size + 8
+_VALID = 0xDE
+"""NUD_VALID: reachable, stale, delay, probe, noarp, permanent."""
+_LINK_NAME = struct.Struct("@HHiHBB8s")
+"""struct sockaddr_ll: family, protocol, interface, device type, packet type, bytes of the address, address."""
+LINK_NAME_SIZE = _LINK_NAME.size
+_DOMAINS = {4: socket.AF_INET, 16: socket.AF_INET6}
+"""By bytes of a packed address."""
+ETHERTYPES = {4: 0x0800, 6: 0x86DD}
+"""By IP version."""
+_ETHERNET, _NO_LINK_HEADER = 1, 0xFFFE
+"""ARPHRD_ETHER, and ARPHRD_NONE, which is that of TUN."""
+_ETHERNET_ADDRESS = 6
+_SIOCGIFHWADDR = 0x8927
+_INTERFACE_REQUEST = struct.Struct("=16sH22x")
+
+
+_Place = tuple[int, int, bytes | None]
+"""(IP version, interface, next hop)."""
+
+
+def _place_of(way: Way) -> _Place:
+    return way.version, way.interface, way.next_hop
+
+
+class _Read(NamedTuple):
+    """What the table said, and when to look again."""
+
+    name: bytes | None
+    again_at: float
+    since: float
+    """When it was first asked."""
+    is_hoped_for: bool
+    """Whether it is unknown and may be known soon."""
+
+
+class Neighbours:
+    """Socket addresses by way, read when they are needed."""
+
+    def __init__(self) -> None:
+        self._read: dict[_Place, _Read] = {}
+        self._netlink: Netlink | None = None
+
+    def close(self) -> None:
+        """Close what is asked."""
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+
+    def name(self, way: Way) -> bytes | None:
+        """A struct sockaddr_ll that packets of this way are sent to.
+
+        None for a way that no packet socket can go now: on-link, loopback, unresolved, another kind of link.
+        """
+        now = time.monotonic()
+        place = _place_of(way)
+        read = self._read.get(place)
+        if read is None or now >= read.again_at:
+            name = self._look_up(way)
+            since = read.since if read else now
+            is_hoped_for = name is None and way.next_hop is not None and now - since < RESOLVING_S
+            read = _Read(name, now + (ASK_AGAIN_S if is_hoped_for else READ_AGAIN_S), since, is_hoped_for)
+            self._read[place] = read
+        return read.name
+
+    def is_resolving(self, way: Way) -> bool:
+        """Whether `name` said None for a next hop that may still answer: packets wait for that in the kernel."""
+        read = self._read.get(_place_of(way))
+        return read is not None and read.is_hoped_for
+
+    def forget(self, way: Way) -> None:
+        """Look it up again before the next packet."""
+        self._read.pop(_place_of(way), None)
+
+    def _look_up(self, way: Way) -> bytes | None:
+        kind = _device_kind(way.interface)
+        if kind == _NO_LINK_HEADER:
+            return _link_name(way, b"")
+        if kind != _ETHERNET or way.next_hop is None:
+            return None
+        try:
+            self._resolve(way.interface, way.next_hop)
+            address = self._ask(way.interface, way.next_hop)
+        except OSError:
+            return None
+        return None if address is None else _link_name(way, address)
+
+    def _resolve(self, interface: int, next_hop: bytes) -> None:
+        """Have the kernel confirm or find the address; where it does not let us, sending there does it."""
+        self._question(_NEW_NEIGHBOUR, CREATE | ACKNOWLEDGE, interface, next_hop, _USE)
+
+    def _ask(self, interface: int, next_hop: bytes) -> bytes | None:
+        answers = self._question(_GET_NEIGHBOUR, 0, interface, next_hop, 0)
+        if answers.kinds[0] != _NEW_NEIGHBOUR or not answers.rows[0, _STATE] & _VALID:
+            return None
+        for found in attributes(answers, MESSAGE.size + _NEIGHBOUR.size):
+            _, at = found.of(_LINK_ADDRESS, _ETHERNET_ADDRESS)
+            if len(at):
+                return answers.rows[0, at[0] : at[0] + _ETHERNET_ADDRESS].tobytes()
+        return None
+
+    def _question(self, kind: int, flags: int, interface: int, next_hop: bytes, use: int) -> Answers:
+        if self._netlink is None:
+            self._netlink = Netlink()
+        body = _NEIGHBOUR.pack(_DOMAINS[len(next_hop)], interface, 0, use, 0) + attribute(_DST, next_hop)
+        return self._netlink.ask(kind, flags, np.frombuffer(body, np.uint8)[None, :])
+
+
+def _link_name(way: Way, address: bytes) -> bytes:
+    ethertype = socket.htons(ETHERTYPES[way.version])
+    return _LINK_NAME.pack(socket.AF_PACKET, ethertype, way.interface, 0, 0, len(address), address)
+
+
+def _device_kind(interface: int) -> int | None:
+    """ARPHRD_* of an interface; None if there is none."""
+    try:
+        name = socket.if_indextoname(interface).encode()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            _, kind = _INTERFACE_REQUEST.unpack(fcntl.ioctl(sock, _SIOCGIFHWADDR, _INTERFACE_REQUEST.pack(name, 0)))
+    except OSError:
+        return None
+    return int(kind)

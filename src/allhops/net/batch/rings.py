@@ -1,0 +1,176 @@
+"""Packet sockets for batches: sent past the kernel's routing, received through memory shared with it.
+
+Half the cost of a raw socket a probe, a quarter of it a reply. The price is that we do what the routing tables would:
+every way names the interface and the next hop, and the neighbour table its link address. Where that is not to be had
+(destinations on the link, loopback, a next hop that does not answer, links of other kinds) the way's probes leave by a
+raw socket; answers arrive here all the same. Like every tool that sends so, it does not ask the local firewall.
+Needs CAP_NET_RAW.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allhops.errors import NETWORK_IS_DOWN, AllhopsError, CapacityError, PrivilegeError
+from allhops.model import Protocol
+from allhops.net.batch.leases import HeldLease, Leases
+from allhops.net.batch.mmsg import MOST_MESSAGES, Messages
+from allhops.net.batch.neighbours import LINK_NAME_SIZE, Neighbours
+from allhops.net.batch.packet_ring import PacketRing
+from allhops.net.batch.raw import RawSenders, RawWire, has_family
+from allhops.net.batch.routes import ways
+from allhops.net.batch.sending import hand_over
+from allhops.options import TraceOptions
+from allhops.wire.family import FAMILIES, IPV6
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from allhops.core.lanes import Block, Ring
+    from allhops.core.ledger import Counters
+    from allhops.model import Address
+    from allhops.net.batch.sending import RawSender
+    from allhops.net.batch.wire import Way
+
+SEND_BUFFER = 1 << 20
+"""Bytes: some 1,300 probes that the device has not sent yet."""
+MOST_UNRESOLVED = 64
+"""Probes handed over at once while the next hop is being asked for its link address: the kernel keeps some 270 until
+the answer comes, and drops older ones for newer ones without a word."""
+
+
+class RingWire:
+    """See the module. Sockets that `options` need are opened by `open`; leases for others open theirs on demand."""
+
+    backend = "ring"
+
+    def __init__(self, options: TraceOptions | None = None) -> None:
+        self._options = options or TraceOptions()
+        self._rings: dict[int, PacketRing] = {}
+        self._sender: _PacketSender | None = None
+        self._neighbours = Neighbours()
+        self._raw_senders = RawSenders()
+        self._raw: RawWire | None = None
+        """For answers that may come in fragments, which only a raw socket puts together."""
+        self._leases = Leases(self._admit)
+        self._counters: Counters | None = None
+
+    def open(self, counters: Counters) -> None:
+        """Open what receives and what sends. Raises: PrivilegeError, CapacityError, UsageError."""
+        self._counters = counters
+        try:
+            self._sender = _PacketSender()
+            for version, family in FAMILIES.items():
+                if has_family(version):
+                    self._rings[version] = PacketRing(family, counters)
+            self._raw_senders.open(self._options.interface)
+            if _may_be_fragmented(self._options):
+                self._open_raw()
+        except AllhopsError:
+            self.close()
+            raise
+        except OSError as error:
+            self.close()
+            if error.errno in (errno.EPERM, errno.EACCES):
+                raise PrivilegeError("packet sockets are not allowed: that takes CAP_NET_RAW") from error
+            raise CapacityError(f"no ring for packets: {error.strerror}") from error
+
+    def ways(self, destinations: Sequence[Address], options: TraceOptions) -> list[Way | AllhopsError]:
+        """As the kernel's tables have them now."""
+        return ways(destinations, options)
+
+    def lease(self, way: Way, options: TraceOptions) -> HeldLease:
+        """Hold a port; the next hop's link address is asked for already."""
+        if _may_be_fragmented(options):
+            return self._open_raw().lease(way, options)
+        self._neighbours.name(way)
+        sender = self._raw_senders.of(way.version, options.interface)
+        return self._leases.take(way, options, partial(self._send, way, sender))
+
+    def receive(self, ring: Ring) -> None:
+        """Fill the ring from every family in turn."""
+        ring.count = 0
+        for packets in self._rings.values():
+            packets.drain(ring)
+        if self._raw is not None:
+            self._raw.drain(ring)
+
+    def close(self) -> None:
+        """Close every socket."""
+        for ring in self._rings.values():
+            ring.note_drops()
+            ring.close()
+        self._rings.clear()
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
+        if self._raw is not None:
+            self._raw.close()
+            self._raw = None
+        self._raw_senders.close()
+        self._neighbours.close()
+        self._leases.close()
+
+    def _send(self, way: Way, raw: RawSender, block: Block, most: int) -> None:
+        """Send by the next hop's link address, or, while there is none, as the kernel does it."""
+        assert self._sender is not None  # opened
+        name = self._neighbours.name(way)
+        if name is None:
+            raw.send(block, min(most, MOST_UNRESOLVED) if self._neighbours.is_resolving(way) else most, way)
+            return
+        self._sender.send(block, most, name)
+        if block.handed and block.errors[block.handed - 1] in NETWORK_IS_DOWN:
+            self._neighbours.forget(way)
+
+    def _admit(self, version: int) -> None:
+        """Let through what the leases wait for."""
+        ring = self._rings.get(version)
+        if ring is not None:
+            leases = self._leases
+            ring.admit(leases.sources(version), leases.expected(version), leases.tcp_ports(version))
+
+    def _open_raw(self) -> RawWire:
+        """Raises: PrivilegeError, CapacityError, UsageError."""
+        if self._raw is None:
+            assert self._counters is not None  # opened
+            raw = RawWire(self._options)
+            raw.open(self._counters)
+            self._raw = raw
+        return self._raw
+
+
+class _PacketSender:
+    """A packet socket to whose name each packet's link header is made. It receives nothing. Raises: OSError."""
+
+    def __init__(self) -> None:
+        self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        self._messages = Messages(MOST_MESSAGES, name_size=LINK_NAME_SIZE)
+        self._name = b""
+
+    def send(self, block: Block, most: int, name: bytes) -> None:
+        """Send to one neighbour."""
+        if name != self._name:
+            self._messages.names[:] = np.frombuffer(name, np.uint8)
+            self._name = name
+        hand_over(self._sock.fileno(), self._messages, block, most, _all_to_one)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+
+def _all_to_one(packets: NDArray[np.uint8]) -> None:
+    """Nothing to write: one name stands in all rows."""
+
+
+def _may_be_fragmented(options: TraceOptions) -> bool:
+    """Whether an answer may be longer than what every link carries. ICMP errors are not."""
+    return options.protocol is Protocol.ICMP and (options.size or 0) > IPV6.least_mtu

@@ -1,0 +1,225 @@
+"""Parquet of a batch: one row for each probe, in parts that survive whatever ends the process.
+
+Rows are gathered, and become a part when there are enough of them or some seconds have gone by; `close` joins the
+parts (parts.py). All rows of a destination are in one part, so what is there is finished. What the columns hold:
+columns.py, docs/formats.md.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from time import monotonic
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from allhops.errors import UsageError
+from allhops.output.columns import COLUMNS, SCHEMA, Sheet, stack
+from allhops.output.parts import Parts
+from allhops.output.sheets import sheet_of_harvest, sheet_of_trace
+from allhops.output.tables import Tables, integers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Future
+    from os import PathLike
+
+    from allhops.core.harvest import Harvest
+    from allhops.model import Trace
+
+ROWS_PER_PART = 1 << 15
+"""Written in 50 ms; what this takes of memory, 50 MB all in all, grows with it."""
+ROWS_PER_GROUP = 1 << 17
+"""Of the joined file: what a reader takes at once."""
+SECONDS_PER_PART = 5.0
+"""What a process that is killed may lose, as long as something comes."""
+_METADATA = b"allhops"
+_COMPRESSION = "zstd"
+
+
+class ParquetWriter:
+    """Rows to a file at `path`; nothing of it is there before the first part is.
+
+    `resume` goes on with what an earlier process wrote, joined or not; `force` writes over it; with neither it is
+    refused. `fingerprint` says what the batch is (options, list): what is not the same cannot be gone on with. `clock`
+    is monotonic, seconds.
+
+    Raises: UsageError, OSError.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        resume: bool = False,
+        force: bool = False,
+        fingerprint: Mapping[str, str],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._arrow, self._parquet = _import_pyarrow()
+        self._tables = Tables(self._arrow)
+        self._path = Path(path)
+        self._parts = Parts(self._path)
+        self._fingerprint = {"schema": SCHEMA, **fingerprint}
+        self._schema = self._tables.schema.with_metadata({_METADATA: json.dumps(self._fingerprint)})
+        self._sheets: list[Sheet] = []
+        self._rows = 0
+        self._clock = clock
+        self._gathered_since = clock()
+        self._writing: Future[None] | None = None
+        self._being_written: list[Sheet] = []
+        self._thread = ThreadPoolExecutor(1, "allhops-parquet")
+        if not force:
+            self._check(resume)
+        self._parts.begin(anew=force)
+
+    def harvest(self, harvest: Harvest) -> None:
+        """The rows of each course. Raises: OSError, of an earlier part as well; the rows are gathered all the same."""
+        if len(harvest):
+            self._gather(sheet_of_harvest(harvest))
+
+    def trace(self, trace: Trace, *, position: int | None = None) -> None:
+        """The rows of one trace; `position` is that of its destination in the caller's list. Raises: OSError."""
+        self._gather(sheet_of_trace(trace, position))
+
+    def flush(self) -> None:
+        """Make a part of what has been gathered, and wait until it is durable. Raises: OSError; it stays gathered."""
+        self._settle()
+        if self._sheets:
+            self._start_part()
+            self._settle()
+
+    def close(self) -> None:
+        """Join all parts to the file: a second or two for a million rows.
+
+        Raises: OSError; then what was written is in the parts. It may be tried again.
+        """
+        self.flush()
+        self._parts.join(lambda file: self._write(self._stored(), file))
+        self._thread.shutdown()
+
+    def abandon(self) -> None:
+        """Stop, and leave the parts as they are, for `resume`: when `close` cannot do its work."""
+        self._thread.shutdown()
+        self._parts.release()
+
+    def finished(self) -> Iterator[str]:
+        """The destination of each trace that is on the disk, as asked for. To be read before anything is written."""
+        last: tuple[Any, Any] | None = None
+        for table in self._stored(["destination", "position"]):
+            names, positions = table["destination"].combine_chunks(), table["position"].combine_chunks()
+            codes = integers(names.indices)
+            numbers = integers(positions)
+            changes = np.flatnonzero((np.diff(codes) != 0) | (np.diff(numbers) != 0)) + 1
+            texts = names.dictionary.to_pylist()
+            for at in (0, *changes.tolist()):
+                trace = texts[codes[at]], numbers[at]
+                if trace != last:  # the rows of one trace may go on in the next group
+                    last = trace
+                    yield trace[0]
+
+    def _check(self, resume: bool) -> None:
+        """Whether this file may be written. Raises: UsageError."""
+        files = self._parts.files()
+        if not files:
+            return
+        if not resume:
+            raise UsageError(
+                f"{self._path} is there already, or parts of it: resume goes on with it, force writes over it"
+            )
+        differences = _differences(self._begun(files[0]), self._fingerprint)
+        if differences:
+            raise UsageError(
+                f"{self._path} cannot be resumed, it was begun otherwise: {'; '.join(differences)}: "
+                "ask for the same, or choose another file"
+            )
+
+    def _begun(self, file: Path) -> dict[str, str]:
+        """The fingerprint in a file."""
+        try:
+            with file.open("rb") as opened:
+                metadata = self._parquet.read_schema(opened).metadata or {}
+        except self._arrow.ArrowInvalid:
+            metadata = {}
+        if _METADATA not in metadata:
+            raise UsageError(f"{file} is no file of allhops: choose another one")
+        begun: dict[str, str] = json.loads(metadata[_METADATA])
+        return begun
+
+    def _gather(self, sheet: Sheet) -> None:
+        if not self._sheets:
+            self._gathered_since = self._clock()
+        self._sheets.append(sheet)
+        self._rows += len(sheet)
+        if self._writing is not None and self._writing.done():
+            self._settle()
+        if self._rows >= ROWS_PER_PART or self._clock() - self._gathered_since >= SECONDS_PER_PART:
+            self._settle()
+            self._start_part()
+
+    def _start_part(self) -> None:
+        """Let the thread make a part of what has been gathered; nothing is under way there."""
+        self._being_written, self._sheets, self._rows = self._sheets, [], 0
+        self._writing = self._thread.submit(self._add_part, self._being_written)
+
+    def _settle(self) -> None:
+        """Wait for the part that is being written. Raises: OSError; then its rows are gathered again."""
+        if self._writing is None:
+            return
+        wait([self._writing])  # an interrupt here changes nothing: the part is still being written
+        error = self._writing.exception()
+        self._writing = None
+        if error is not None:
+            self._sheets = self._being_written + self._sheets
+            self._rows = sum(map(len, self._sheets))
+            raise error
+
+    def _add_part(self, sheets: list[Sheet]) -> None:
+        """In the thread: most of it is pyarrow's, which lets the event loop run meanwhile."""
+        table = self._tables.table(stack(sheets))
+        self._parts.add(lambda file: self._write([table], file))
+
+    def _stored(self, columns: list[str] | None = None) -> Iterator[Any]:
+        """What is on the disk, one table for each group of rows."""
+        for path in self._parts.files():
+            with path.open("rb") as opened, self._parquet.ParquetFile(opened) as file:
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group, columns=columns, use_threads=False)
+
+    def _write(self, tables: Iterable[Any], file: IO[bytes]) -> None:
+        """Tables as groups of rows; small ones together in one group."""
+        with self._parquet.ParquetWriter(
+            file,
+            self._schema,
+            compression=_COMPRESSION,
+            use_dictionary=[column.name for column in COLUMNS if column.type == "text"],
+        ) as writer:
+            waiting: list[Any] = []
+            for table in tables:
+                waiting.append(table)
+                if sum(map(len, waiting)) >= ROWS_PER_GROUP:
+                    writer.write_table(self._tables.merged(waiting))
+                    waiting = []
+            if waiting:
+                writer.write_table(self._tables.merged(waiting))
+
+
+def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:
+    """What is not the same, each as a few words."""
+    return [
+        f"{key} was {begun.get(key, 'not given')} and is now {asked.get(key, 'not given')}"
+        for key in (*begun, *(key for key in asked if key not in begun))
+        if begun.get(key) != asked.get(key)
+    ]
+
+
+def _import_pyarrow() -> tuple[Any, Any]:
+    """The package and its parquet module, 45 ms. Raises: UsageError."""
+    try:
+        import pyarrow  # an optional dependency
+        import pyarrow.parquet  # the same
+    except ImportError:
+        raise UsageError("Parquet needs pyarrow, which is not installed: pip install 'allhops[parquet]'") from None
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,232 @@
+"""Harvests and single traces as sheets: the rows of a table of probes (columns.py), as arrays.
+
+This file knows no Parquet and no clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from allhops.core.evidence import DIRECT, FLAG_BIT, bits_of
+from allhops.core.harvest import STOP_REASONS
+from allhops.core.lanes.hearsay import QUOTED_HEADER
+from allhops.core.ledger import STATES
+from allhops.enrich.clean import clean_text
+from allhops.errors import explain_errno
+from allhops.model import StopReason
+from allhops.output.columns import (
+    HAS_HEADER,
+    HAS_ICMP,
+    HAS_PROBE,
+    HAS_REPLY,
+    INHERITED,
+    ROW,
+    SIZED_ADDRESS,
+    TRACE,
+    UNKNOWN,
+    Sheet,
+)
+from allhops.output.extensions import write_extension
+from allhops.output.json import compact
+from allhops.wire.classify import KINDS, NO_PORT, PORT_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from allhops.core.harvest import Harvest
+    from allhops.model import Address, Extension, Hop, Probe, Trace
+
+_LOCAL_ERROR = STOP_REASONS.index(StopReason.LOCAL_ERROR)
+
+
+def sheet_of_harvest(harvest: Harvest) -> Sheet:
+    """Every probe that was sent, in order of trace, TTL and attempt, inherited hops among them."""
+    place, rows, extensions = _probe_rows(harvest)
+    heir_place, heirs = _inherited_rows(harvest)
+    has_none = np.flatnonzero(
+        np.bincount(place, minlength=len(harvest)) + np.bincount(heir_place, minlength=len(harvest)) == 0
+    )
+    place = np.concatenate((place, heir_place, has_none))
+    rows = np.concatenate((rows, heirs, _blank(len(has_none))))
+    # Stable: probes stand in the order of their slots already.
+    order = np.lexsort((np.where(rows["probe_ttl"] > 0, rows["probe_ttl"], rows["ttl"]), place))
+    errors = np.where(harvest.stop == _LOCAL_ERROR, harvest.errors.astype(np.int32), UNKNOWN).tolist()
+    return Sheet(
+        traces=_traces(harvest),
+        destinations=[_storable(harvest.names[course]) for course in harvest.courses.tolist()],
+        protocols=[harvest.plan.options.protocol] * len(harvest),
+        backends=[harvest.backend] * len(harvest),
+        errors=[None if code == UNKNOWN else explain_errno(code) for code in errors],
+        rows=rows[order],
+        counts=np.bincount(place, minlength=len(harvest)),
+        extensions=extensions,
+    )
+
+
+def sheet_of_trace(trace: Trace, position: int | None = None) -> Sheet:
+    """One trace from its value of the model."""
+    traces = np.zeros(1, TRACE)
+    told = traces[0]
+    told["position"] = UNKNOWN if position is None else position
+    told["address"], told["source"] = _sized(trace.address), _sized(trace.source)
+    told["source_port"] = told["destination_port"] = UNKNOWN
+    if trace.flow is not None:
+        told["source_port"] = trace.flow.source_port
+        told["destination_port"] = _or_unknown(trace.flow.destination_port)
+    told["started_ns"], told["duration_ns"] = trace.started_at_ns, trace.duration_ns
+    told["stop"] = STOP_REASONS.index(trace.stop_reason)
+    extensions: list[str] = []
+    rows = [row for hop in trace.hops for row in _hop_rows(hop, extensions)] or [_blank(1)]
+    return Sheet(
+        traces=traces,
+        destinations=[_storable(trace.destination)],
+        protocols=[trace.protocol],
+        backends=[trace.backend],
+        errors=[trace.error and clean_text(trace.error)],
+        rows=np.concatenate(rows),
+        counts=np.array([len(rows)]),
+        extensions=extensions,
+    )
+
+
+def _traces(harvest: Harvest) -> NDArray[Any]:
+    plan, courses = harvest.plan, harvest.courses
+    traces = np.zeros(len(harvest), TRACE)
+    size = plan.layout.family.address_size
+    packed = b"".join(plan.destination_of(course) for course in courses.tolist())
+    traces["position"] = harvest.positions[courses]
+    traces["address"] = _all_sized(np.frombuffer(packed, np.uint8).reshape(-1, size))
+    traces["source"] = _all_sized(np.frombuffer(plan.source, np.uint8)[None])
+    traces["source_port"] = np.array(plan.source_ports)[courses % len(plan.source_ports)]
+    traces["destination_port"] = _or_unknown(plan.options.destination_port)
+    traces["started_ns"], traces["duration_ns"] = harvest.started_ns, harvest.duration_ns
+    traces["stop"] = harvest.stop
+    return traces
+
+
+def _probe_rows(harvest: Harvest) -> tuple[NDArray[np.int64], NDArray[Any], list[str]]:
+    """(place, row) of every probe that was sent, in order of place and slot; the texts of extensions."""
+    plan, sent = harvest.plan, harvest.sent()
+    slot = sent.slot
+    rows = _blank(len(slot))
+    is_reply = harvest.is_reply(slot)
+    flags, port_state = harvest.column("flags", slot), harvest.column("port_state", slot)
+    has_header = (flags & DIRECT == 0) & (harvest.column("hearsay", slot) & QUOTED_HEADER == 0)
+    rows["has"] = HAS_PROBE + is_reply * (
+        HAS_REPLY + (port_state == NO_PORT) * np.uint8(HAS_ICMP) + has_header * np.uint8(HAS_HEADER)
+    )
+    rows["ttl"] = sent.ttl
+    rows["probe_ttl"] = slot // plan.slots_per_row % plan.ttls + plan.options.first_ttl
+    rows["attempt"] = slot % plan.slots_per_row + 1
+    rows["state"] = harvest.column("state", slot)
+    for name in ("icmp_type", "icmp_code", "quoted_ttl", "quoted_tos", "matched", "duplicates"):
+        rows[name] = harvest.column(name, slot)
+    for name in ("kind", "reply_ttl", "mtu"):
+        rows[name] = np.where(is_reply, harvest.column(name, slot), 0)
+    rows["flags"], rows["port_state"] = flags, np.where(is_reply, port_state, NO_PORT)
+    sent_ns, late_ns = harvest.column("sent_ns", slot), harvest.column("late_ns", slot)
+    rows["rtt_ns"] = np.where(is_reply, harvest.column("received_ns", slot) - sent_ns, UNKNOWN)
+    rows["late_rtt_ns"] = np.where(late_ns != 0, late_ns - sent_ns, UNKNOWN)
+    rows["responder"] = np.where(is_reply[:, None], _all_sized(harvest.responders(slot)), 0)
+    rows["extensions"], texts = _extension_numbers(harvest, slot, is_reply)
+    return sent.place, rows, texts
+
+
+def _extension_numbers(
+    harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], list[str]]:
+    """For each slot the number of its text, from 1; the texts."""
+    extensions = harvest.ledger.extensions
+    numbers = np.zeros(len(slot), np.int32)
+    number_of: dict[tuple[Extension, ...], int] = {}
+    if extensions:
+        for at, one in enumerate(slot.tolist()):
+            if one in extensions and is_reply[at]:
+                numbers[at] = number_of.setdefault(extensions[one], len(number_of) + 1)
+    return numbers, [_extensions_text(told) for told in number_of]
+
+
+def _inherited_rows(harvest: Harvest) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """(place, row) of every hop that another trace tells."""
+    if harvest.inherited is None:
+        return np.zeros(0, np.int64), _blank(0)
+    hops = harvest.hops(harvest.shown())
+    at = np.flatnonzero(hops.heir >= 0)
+    rows = _blank(len(at))
+    size = harvest.plan.layout.family.address_size
+    rows["ttl"], rows["state"] = hops.ttl[at], INHERITED
+    rows["responder"] = _all_sized(harvest.inherited.responder[hops.heir[at], :size])
+    rows["donor"] = _all_sized(harvest.inherited.donor[hops.heir[at], :size])
+    return hops.place[at], rows
+
+
+def _hop_rows(hop: Hop, extensions: list[str]) -> list[NDArray[Any]]:
+    """One row for each probe, or for who is there according to another trace."""
+    if hop.inherited is None:
+        return [_probe_row(hop.ttl, probe, extensions) for probe in hop.probes]
+    rows = _blank(1)
+    rows["ttl"], rows["state"] = hop.ttl, INHERITED
+    rows["responder"], rows["donor"] = _sized(hop.inherited.address), _sized(hop.inherited.destination)
+    return [rows]
+
+
+def _probe_row(ttl: int, probe: Probe, extensions: list[str]) -> NDArray[Any]:
+    rows = _blank(1)
+    row, reply = rows[0], probe.reply
+    row["has"], row["ttl"], row["probe_ttl"], row["attempt"] = HAS_PROBE, ttl, probe.probe_ttl, probe.attempt
+    row["state"], row["late_rtt_ns"] = STATES.index(probe.state), _or_unknown(probe.late_rtt_ns)
+    if reply is None:
+        return rows
+    row["has"] |= HAS_REPLY
+    if reply.icmp_type is not None:
+        row["has"] |= HAS_ICMP
+        row["icmp_type"], row["icmp_code"] = reply.icmp_type, reply.icmp_code
+    if reply.quoted_ttl is not None:
+        row["has"] |= HAS_HEADER
+        row["quoted_ttl"], row["quoted_tos"] = reply.quoted_ttl, reply.quoted_tos or 0
+    row["responder"], row["rtt_ns"] = _sized(reply.address), _or_unknown(reply.rtt_ns)
+    row["kind"], row["port_state"] = KINDS.index(reply.kind), PORT_STATES.index(reply.port_state)
+    row["reply_ttl"], row["mtu"], row["duplicates"] = reply.reply_ttl or 0, reply.mtu or 0, reply.duplicates
+    row["flags"], row["matched"] = sum(FLAG_BIT[flag] for flag in reply.flags), bits_of(reply.matched)
+    if reply.extensions:
+        extensions.append(_extensions_text(reply.extensions))
+        row["extensions"] = len(extensions)
+    return rows
+
+
+def _blank(count: int) -> NDArray[Any]:
+    """Rows that say nothing."""
+    rows = np.zeros(count, ROW)
+    rows["rtt_ns"] = rows["late_rtt_ns"] = UNKNOWN
+    return rows
+
+
+def _or_unknown(value: int | None) -> int:
+    return UNKNOWN if value is None else value
+
+
+def _all_sized(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(m, 4 or 16) packed addresses to (m, `SIZED_ADDRESS`)."""
+    sized = np.zeros((len(packed), SIZED_ADDRESS), np.uint8)
+    sized[:, 0] = packed.shape[1]
+    sized[:, 1 : 1 + packed.shape[1]] = packed
+    return sized
+
+
+def _sized(address: Address | None) -> NDArray[np.uint8]:
+    """One of them: (`SIZED_ADDRESS`,)."""
+    packed = b"" if address is None else address.packed
+    return np.frombuffer(bytes([len(packed)]) + packed.ljust(SIZED_ADDRESS - 1, b"\0"), np.uint8)
+
+
+def _extensions_text(extensions: Sequence[Extension]) -> str:
+    return compact([write_extension(extension) for extension in extensions])
+
+
+def _storable(text: str) -> str:
+    r"""Text as it is, but for the bytes of a strange locale that are no UTF-8: those become `\udcXX`."""
+    return text.encode("utf-8", "backslashreplace").decode() if not text.isascii() else text

@@ -1,0 +1,206 @@
+"""The batch on a real loop, its wire in memory: everything fed is accounted for, and nothing is read ahead of need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import aclosing
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+import pytest
+
+from allhops.core.harvest import STOP_REASONS, Harvest
+from allhops.errors import SendError, UsageError
+from allhops.model import ReplyKind, StopReason
+from allhops.net.batch.engine import WINDOW_COURSES, Batch
+from allhops.net.batch.feed import Destination, Refused
+from allhops.net.many import PARALLEL_BELOW, TraceMany
+from allhops.net.prober import Prober
+from allhops.options import TraceOptions
+from allhops.testing import FakeWire, SyntheticInternet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from allhops.model import Trace
+
+OPTIONS = TraceOptions(attempts=1, timeout=0.4)
+
+
+async def fed(addresses: list[int], taken: list[int] | None = None) -> AsyncIterator[Destination]:
+    for position, number in enumerate(addresses):
+        if taken is not None:
+            taken.append(position)
+        address = IPv4Address(number)
+        yield Destination(position, str(address), address)
+
+
+async def all_of(batch: Batch, feed: AsyncIterator[Destination]) -> tuple[list[Trace], list[Refused]]:
+    traces: list[Trace] = []
+    refused: list[Refused] = []
+    async for item in batch.run(feed):
+        if isinstance(item, Harvest):
+            traces += item.traces()
+        else:
+            refused.append(item)
+    return traces, refused
+
+
+@pytest.mark.parametrize("strategy", ["parallel", "frugal"])
+async def test_every_destination_has_its_path(strategy: str) -> None:
+    net = SyntheticInternet(3, destinations=300)
+    addresses = net.destinations().tolist()
+    async with Batch(OPTIONS, strategy=strategy, wire=FakeWire(net), seed=1) as batch:
+        traces, refused = await all_of(batch, fed(addresses))
+        stats = batch.stats
+    assert refused == []
+    assert Counter(int(trace.address or 0) for trace in traces) == Counter(addresses)
+    assert stats.sent == stats.answered + stats.timed_out
+    assert stats.done == 300
+    wrong = 0
+    for trace in traces:
+        assert trace.flow is not None
+        assert trace.address is not None
+        truth = net.path(str(trace.address), trace.flow.source_port)
+        for hop in trace.hops:
+            heard = {probe.reply.address for probe in hop.probes if probe.reply is not None}
+            expected = truth[hop.ttl - 1] if hop.ttl <= len(truth) else None
+            wrong += bool(heard) and heard != {expected}
+    assert wrong == 0
+
+
+async def test_a_parallel_batch_misses_no_hop() -> None:
+    net = SyntheticInternet(3, destinations=200)
+    async with Batch(OPTIONS, strategy="parallel", wire=FakeWire(net), seed=1) as batch:
+        traces, _ = await all_of(batch, fed(net.destinations().tolist()))
+    for trace in traces:
+        assert trace.flow is not None
+        assert trace.address is not None
+        truth = net.path(str(trace.address), trace.flow.source_port)
+        told = [hop.probes[0].reply.address if hop.probes[0].reply else None for hop in trace.hops]
+        ends_there = trace.stop_reason is StopReason.REACHED
+        known = told if ends_there else told[: len(told) - OPTIONS.gap_limit]
+        assert known == truth[: len(known)]
+        if ends_there:
+            assert len(told) == len(truth)
+            last = trace.hops[-1].probes[0].reply
+            assert last is not None
+            assert last.kind is ReplyKind.DESTINATION
+
+
+async def test_one_address_twice_is_traced_twice() -> None:
+    net = SyntheticInternet(3, destinations=10)
+    address = net.destinations().tolist()[0]
+    async with Batch(OPTIONS, strategy="parallel", wire=FakeWire(net)) as batch:
+        traces, _ = await all_of(batch, fed([address, address]))
+    assert [trace.address for trace in traces] == 2 * [IPv4Address(address)]
+
+
+async def test_what_has_no_way_is_refused_and_the_rest_goes_on() -> None:
+    net = SyntheticInternet(3, destinations=10)
+    addresses = net.destinations().tolist()
+
+    class Wire(FakeWire):
+        def ways(self, destinations, options):  # type: ignore[no-untyped-def]  # as the parent's
+            ways = super().ways(destinations, options)
+            return [
+                SendError("no route") if int(one) == addresses[3] else way
+                for one, way in zip(destinations, ways, strict=True)
+            ]
+
+    async with Batch(OPTIONS, strategy="parallel", wire=Wire(net)) as batch:
+        traces, refused = await all_of(batch, fed(addresses))
+    assert [one.position for one in refused] == [3]
+    assert refused[0].trace.stop_reason is StopReason.LOCAL_ERROR
+    assert len(traces) == 9
+
+
+async def test_a_slow_consumer_slows_the_feed_down() -> None:
+    net = SyntheticInternet(3, destinations=4 * WINDOW_COURSES)
+    taken: list[int] = []
+    feed = fed(net.destinations().tolist(), taken)
+    async with (
+        Batch(OPTIONS, strategy="parallel", wire=FakeWire(net)) as batch,
+        aclosing(batch.run(feed)) as ended,
+    ):
+        await anext(ended)
+        for _ in range(50):
+            await asyncio.sleep(0)
+    assert len(taken) < len(net.destinations())
+
+
+async def test_whoever_leaves_leaves_nothing_behind() -> None:
+    net = SyntheticInternet(3, destinations=2_000)
+    async with (
+        Batch(OPTIONS, strategy="parallel", wire=FakeWire(net), rate_pps=20_000) as batch,
+        aclosing(batch.run(fed(net.destinations().tolist()))) as ended,
+    ):
+        await anext(ended)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    stats = batch.stats
+    assert stats.in_flight == 0
+
+
+@pytest.mark.parametrize("discard", [True, False])
+async def test_stopping_gathers_what_is_out(discard: bool) -> None:
+    net = SyntheticInternet(3, destinations=3_000)
+    stops: Counter[StopReason] = Counter()
+    sent = 0
+    async with Batch(OPTIONS, strategy="parallel", wire=FakeWire(net), rate_pps=20_000) as batch:
+        async for item in batch.run(fed(net.destinations().tolist())):
+            assert isinstance(item, Harvest)
+            stops.update(STOP_REASONS[stop] for stop in item.stop.tolist())
+            if not sent:
+                batch.stop(discard=discard)
+                sent = batch.stats.sent
+        stats = batch.stats
+    assert stats.sent == sent == stats.answered + stats.timed_out
+    assert (StopReason.INTERRUPTED in stops) is not discard
+
+
+async def test_drops_of_our_own_lower_the_rate() -> None:
+    net = SyntheticInternet(3, destinations=2_000)
+    wire = FakeWire(net, most_received_pps=5_000)
+    async with Batch(OPTIONS, strategy="parallel", wire=wire, rate_pps=50_000) as batch:
+        slowest = 50_000.0
+        async for _ in batch.run(fed(net.destinations().tolist())):
+            slowest = min(slowest, batch.stats.rate_now_pps)
+        assert batch.stats.kernel_drops_rx > 0
+    assert slowest < 40_000
+
+
+async def test_what_the_feed_raises_is_raised() -> None:
+    async def broken() -> AsyncIterator[Destination]:
+        yield Destination(0, "16.0.0.1", IPv4Address("16.0.0.1"))
+        raise RuntimeError("the list broke")
+
+    async with Batch(OPTIONS, strategy="parallel", wire=FakeWire(SyntheticInternet(3))) as batch:
+        with pytest.raises(RuntimeError, match="the list broke"):
+            await all_of(batch, broken())
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_rate_that_cannot_be_is_refused(rate: float) -> None:
+    with pytest.raises(UsageError, match="rate_pps"):
+        Batch(OPTIONS, rate_pps=rate)
+
+
+@pytest.mark.parametrize("options", [TraceOptions(discover_mtu=True), TraceOptions(source_port=40_000)])
+def test_what_is_for_single_traces_is_refused(options: TraceOptions) -> None:
+    with pytest.raises(UsageError, match="single traces"):
+        Batch(options)
+
+
+async def test_many_traces_come_in_the_order_of_the_list() -> None:
+    net = SyntheticInternet(3, destinations=PARALLEL_BELOW + 20)
+    names = [str(IPv4Address(number)) for number in net.destinations().tolist()]
+    opened: list[str] = []
+
+    def open_batch(strategy: str) -> Batch:
+        opened.append(strategy)
+        return Batch(OPTIONS, strategy=strategy, wire=FakeWire(net))
+
+    traces = await TraceMany(Prober, names, OPTIONS, open_batch=open_batch)
+    assert [trace.destination for trace in traces] == names
+    assert opened == ["frugal"]
