@@ -12,8 +12,6 @@ from functools import partial
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from allhops.testing import SyntheticInternet
 from allhops.testing.namespaces import synthetic_internet
 from benchmarks import peers
@@ -23,6 +21,7 @@ from benchmarks.batches import SEED, SLACK_S, Outcome, Scale, Task, median, roun
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from benchmarks.peers import Tool

@@ -55,8 +55,8 @@ def run(progress: Callable[[str], None], scale: Scale) -> dict[str, object]:
         senders: dict[str, Sequence[str]] = {}
         for way, file, size in (("raw", packets, PACKET_SIZE), ("packet", frames, PACKET_SIZE + 14)):
             for batch in C_BATCHES:
-                argv = [str(loop), way, INTERFACE, str(file), str(size), count, str(batch)]
-                senders[f"C {way}, {batch} a call"] = argv
+                told = [str(file), str(size), count, str(batch)]
+                senders[f"C {way}, {batch} a call"] = [str(loop), way, INTERFACE, *told]
             wire = "ring" if way == "packet" else way
             for burst in OUR_BURSTS:
                 senders[f"ours {wire}, {burst} a burst"] = _ours(wire, packets, count, burst)
@@ -71,7 +71,7 @@ def run(progress: Callable[[str], None], scale: Scale) -> dict[str, object]:
     return {"packets": int(count), "rounds": scale.rounds, "send, us a packet": _rows(took)}
 
 
-def _ours(wire: str, packets: Path, count: str, burst: int, *rest: str) -> Sequence[str]:
+def _ours(wire: str, packets: Path, count: str, burst: int, *rest: str) -> list[str]:
     return [sys.executable, "-m", "benchmarks.send_ours", wire, str(packets), count, str(burst), *rest]
 
 

@@ -18,12 +18,14 @@ import numpy as np
 from allhops.core.lanes.vector import VectorLane
 from allhops.core.ledger import Counters
 from allhops.core.plan import Plan
+from allhops.model import Protocol
 from allhops.net.batch.raw import RawWire
 from allhops.net.batch.rings import RingWire
 from allhops.net.batch.wire import Way
 from allhops.options import TraceOptions
+from allhops.wire.probes import LAYOUTS
 from benchmarks.batch_lab import chain_destinations
-from benchmarks.lanes import plan_of_many
+from benchmarks.replies import COOKIE, KEY
 
 if TYPE_CHECKING:
     from allhops.net.batch.wire import Wire
@@ -33,20 +35,29 @@ BLOCK = 4_096
 TTL = 1
 
 
-async def main() -> None:
-    """Open, make, send, print."""
-    name, file, count, most = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+async def send(name: str, count: int, most: int, *, build: bool) -> tuple[bytes, float, float]:
+    """Open, make, send: a block of packets, microseconds of wall time and of CPU for each."""
     wire, counters, options = WIRES[name](), Counters(), TraceOptions(max_ttl=1, attempts=1, first_ttl=TTL)
     wire.open(counters)
     destinations = [IPv4Address(each) for each in chain_destinations(BLOCK)]
     way = wire.ways(destinations[:1], options)[0]
     assert isinstance(way, Way), way
     lease = wire.lease(way, options)
-    plan = _plan([each.packed for each in destinations], lease.source, lease.source_port, options)
+    layout = LAYOUTS[Protocol.UDP, way.version]
+    plan = Plan(
+        layout=layout,
+        options=options,
+        destinations=tuple(each.packed for each in destinations),
+        source=lease.source,
+        source_ports=(lease.source_port,),
+        key=KEY,
+        cookie=COOKIE,
+        size=layout.family.default_size,
+        spare_attempts=0,
+    )
     lane, slots = VectorLane(counters), np.arange(plan.slots)
     block = lane.launch(plan, slots)
-    file.write_bytes(block.packets)
-    build = len(sys.argv) > 5
+    packets = bytes(block.packets)
     started, cpu, sent = time.perf_counter(), time.process_time(), 0
     while sent < count:
         if block.handed == len(block):
@@ -59,10 +70,18 @@ async def main() -> None:
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
     if any(block.errors):
         raise SystemExit(f"refused: errno {max(block.errors)}")
-    print(wall / sent * 1e6, cpu / sent * 1e6)
     lease.close()
     wire.close()
+    return packets, wall / sent * 1e6, cpu / sent * 1e6
+
+
+def main() -> None:
+    """Read, run, print."""
+    name, file, count, most, *rest = sys.argv[1:]
+    packets, wall_us, cpu_us = asyncio.run(send(name, int(count), int(most), build=bool(rest)))
+    Path(file).write_bytes(packets)
+    print(wall_us, cpu_us)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()
