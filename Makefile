@@ -53,7 +53,8 @@ schema: $(READY) ## write docs/trace.schema.json from the model
 fuzz: $(READY) ## mutated packets through the parsers: PACKETS=10000000
 	$(BIN)/python -m benchmarks.fuzz --packets $(PACKETS)
 
-bench: $(READY) ## side by side with traceroute, mtr and scamper (root, Debian packages)
+bench: $(READY) ## side by side with traceroute, mtr, scamper, caracal, zmap ... (root, Debian packages)
+	-@$(BIN)/python -m pip install --quiet --group peers
 	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment and what tools left

@@ -1,6 +1,6 @@
 """Run every benchmark, or those that are named, write JSON to benchmarks/results and print tables.
 
-python -m benchmarks [foreign] [lanes] [paths] [startup]
+python -m benchmarks [NAME ...] [--minutes 1] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import foreign, lanes, paths, startup
+from benchmarks import batch_chain, batch_internet, foreign, lanes, paths, send, startup
+from benchmarks.batches import Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,15 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, object]]] = {
     "paths": paths.run,
     "startup": startup.run,
 }
+BATCHES: dict[str, Callable[[Callable[[str], None], Scale], dict[str, object]]] = {
+    "batch-cpu": batch_chain.cpu,
+    "batch-paths": batch_internet.paths,
+    "batch-peak": batch_chain.peak,
+    "batch-probes": batch_internet.probes,
+    "batch-rtt": batch_chain.rtt,
+    "batch-send": send.run,
+}
+"""Those that can be longer or shorter."""
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -53,14 +63,31 @@ def progress(text: str) -> None:
 def main() -> int:
     """Run, write, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="all of them if none is named")
-    names = parser.parse_args().names or list(BENCHMARKS)
+    every = {**BENCHMARKS, **BATCHES}
+    parser.add_argument("names", nargs="*", help=f"all of them if none is named: {', '.join(every)}")
+    usual = Scale()
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, default=usual.seconds, help="how long a rate is held")
+    length.add_argument("--minutes", type=float, help="the same")
+    parser.add_argument("--rounds", type=int, default=usual.rounds, help="of every tool, in turn: medians")
+    parser.add_argument("--only", default="", help="of the batches' tools, those whose names begin so")
+    parser.add_argument("--times", type=int, default=usual.times, help="how often a batch is killed")
+    parser.add_argument("--most", type=int, default=usual.most, help="destinations of the largest batch")
+    options = parser.parse_args()
+    names = options.names or list(every)
+    scale = Scale(
+        seconds=options.minutes * 60 if options.minutes else options.seconds,
+        rounds=options.rounds,
+        only=options.only,
+        times=options.times,
+        most=options.most,
+    )
     if os.geteuid() != 0:
         print("benchmarks: they build network namespaces: run as root", file=sys.stderr)
         return 3
     RESULTS.mkdir(exist_ok=True)
     for name in names:
-        result = BENCHMARKS[name](progress)
+        result = BATCHES[name](progress, scale) if name in BATCHES else BENCHMARKS[name](progress)
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
         progress("")
         print(f"\n## {name}\n")

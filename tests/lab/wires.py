@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from allhops.core.lanes import Ring
@@ -98,13 +97,6 @@ class Probing:
             self.lease.send(block, len(block))
             await asyncio.sleep(0)
 
-    def sent_ns(self, block: Block) -> dict[tuple[str, int], int]:
-        """Stamps by destination and TTL."""
-        return {
-            (str(ip_address(self.plan.destination_of(self.plan.course_of(slot)))), self.plan.ttl_of(slot)): stamp
-            for slot, stamp in zip(block.slots, block.sent_ns, strict=True)
-        }
-
 
 @contextlib.contextmanager
 def opened(wire: Wire, capacity: int = 100) -> Iterator[Bench]:
@@ -116,3 +108,10 @@ def opened(wire: Wire, capacity: int = 100) -> Iterator[Bench]:
         yield bench
     finally:
         wire.close()
+
+
+@contextlib.contextmanager
+def ready(wire: Wire, destinations: Sequence[Address], options: TraceOptions) -> Iterator[tuple[Bench, Probing]]:
+    """An open wire with one lease for all of these."""
+    with opened(wire) as bench, bench.probing(bench.way(destinations[0], options), destinations, options) as probing:
+        yield bench, probing

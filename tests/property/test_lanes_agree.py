@@ -240,7 +240,7 @@ class Course:
 SORTS = 12
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     kind=st.sampled_from(TYPES),
     destinations=st.sampled_from([1, 3]),

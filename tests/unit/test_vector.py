@@ -15,7 +15,7 @@ from allhops.model import Protocol
 from allhops.options import TraceOptions
 from allhops.wire.probes import LAYOUTS
 from benchmarks.lanes import plan_of_many
-from benchmarks.replies import COOKIE, KEY, ROUTERS, SOURCES, changed, error_about
+from benchmarks.replies import COOKIE, KEY, ROUTERS, SOURCES, changed, error_about, packet, tcp_answer
 
 EVERY_TYPE = [(protocol, version) for protocol in Protocol for version in (4, 6)]
 
@@ -37,8 +37,8 @@ def plan_to(*destinations: bytes, protocol: Protocol = Protocol.UDP, size: int |
 def ring_of(*packets: bytes) -> Ring:
     ring = Ring(max(1, len(packets)))
     ring.rows[:] = b"\xaa" * len(ring.rows)  # what earlier packets left there
-    for packet in packets:
-        ring.append(packet, 5)
+    for one in packets:
+        ring.append(one, 5)
     return ring
 
 
@@ -108,6 +108,26 @@ def test_an_ordinary_reply_is_never_looked_at_alone(monkeypatch: pytest.MonkeyPa
             ledger = Ledger(plan.slots, lane.counters)
             ledger.state[:] = bytes((IN_FLIGHT,)) * plan.slots
             assert lane.record(plan, ledger, lane.unpack(ring_of(*packets))).tolist() == slots
+
+
+LINUX = "020405b40402080a00001267{}01030307"
+BSD = "020405b4010303060402080a00001267{}"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("options", [LINUX, BSD])
+@pytest.mark.parametrize("echo", [COOKIE, bytes(4), b"else"])
+def test_time_stamps_are_found_where_common_stacks_put_them(version: int, options: str, echo: bytes) -> None:
+    plan = plan_of_many(Protocol.TCP, version, destinations=3)
+    (probe,) = probes(plan, [plan.slot(1, 4, 0)])
+    bare = tcp_answer(probe)
+    header = LAYOUTS[Protocol.TCP, version].family.header_size
+    segment = bare[header : header + 12] + b"\xa0" + bare[header + 13 :] + bytes.fromhex(options.format(echo.hex()))
+    answer = packet(version, plan.destinations[1], 6, segment)
+    assert Pair(plan).receive(answer) == ([] if echo == b"else" else [plan.slot(1, 4, 0)])
+    for at in range(header + 12, len(answer)):
+        for value in (0, 1, 2, 0xFF):
+            Pair(plan).receive(answer[:at] + bytes((value,)) + answer[at + 1 :], answer[:at])
 
 
 def test_a_destination_that_is_asked_twice_is_the_later_one() -> None:

@@ -11,6 +11,7 @@ Source: RFC 4884 (structure), RFC 4950 (MPLS), RFC 5837 (interfaces).
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +32,8 @@ VERSION = 2
 MAX_OBJECTS = 16
 """More is no honest router: an MPLS stack and four interfaces are five."""
 
+_REMEMBERED = 512
+"""Structures: a router says the same about every probe."""
 _HEADER = struct.Struct("!HH")
 _OBJECT = struct.Struct("!HBB")
 _LABEL = struct.Struct("!I")
@@ -82,6 +85,7 @@ def _is_older_form(body: bytes) -> bool:
     return structure[2:4] != b"\0\0" and word_sum(structure) == MASK
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def read_structure(structure: bytes) -> tuple[Extension, ...]:
     """Every object of an extension structure, in order.
 

@@ -1,20 +1,22 @@
-"""Which replies show everything exactly as it was sent, and which slots they name: what is easy in matching.py.
+"""Which replies are clear, and which slots they name: what is easy in matching.py, side by side.
 
-A reply that shows less than it could is as sent too, as long as what it shows proves it. What differs in anything,
-and be it by what a NAT explains, is for matching.py itself. This file knows no packet and no clock.
+Clear is a reply that shows everything as it was sent, whether that is all or just enough to prove it; and one that
+shows the cookie, whatever a NAT made of source address, checksum and IP ID. All others are for matching.py itself.
+This file knows no packet and no clock.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from allhops.core.evidence import ALT_ADDR, DIRECT, EVIDENCE_BIT, SHORT_QUOTE
+from allhops.core.evidence import ALT_ADDR, DIRECT, EVIDENCE_BIT, NAT, SHORT_QUOTE
 from allhops.core.lanes.columns import CODE_OF
 from allhops.core.lanes.tables import is_same_address, tables_of
 from allhops.core.ledger import UNSENT
 from allhops.model import Evidence
+from allhops.wire.checksum import MASK, word_sum
 from allhops.wire.classify import DESTINATION
 
 if TYPE_CHECKING:
@@ -26,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class Claims(NamedTuple):
-    """(n,) each. The first three mean something only where a reply is as sent."""
+    """(n,) each. The first three mean something only where a reply is clear."""
 
     slot: NDArray[np.int64]
     """0 where it is not."""
     matched: NDArray[np.uint16]
     flags: NDArray[np.uint8]
-    is_as_sent: NDArray[np.bool_]
+    is_clear: NDArray[np.bool_]
     is_strange: NDArray[np.bool_]
     """Surely about nobody's probe here, and too rich to be a guess."""
 
@@ -52,35 +54,54 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     knows_cookie = has_cookie & (columns["cookie"] == tables.cookie)
     is_layout = columns["layout"] == CODE_OF[layout.family.version, layout.protocol]
 
-    as_sent = is_layout & (has_cookie == knows_cookie) & (destination >= 0) & (flow >= 0) & (position >= 0)
-    as_sent &= (columns["hearsay"] == 0) & ~tables.never_responds[columns["responder"].view(np.uint8)[:, 0]]
-    as_sent &= (columns["peer"] < 0) | (columns["peer"] == tables.base.peer)
-    as_sent &= ~has_checksum | (checksum == tables.checksums[course])
-    as_sent &= (ip_id < 0) | (ip_id == mark)
+    clear = is_layout & (has_cookie == knows_cookie) & (destination >= 0) & (flow >= 0) & (position >= 0)
+    clear &= (columns["hearsay"] == 0) & ~tables.never_responds[columns["responder"].view(np.uint8)[:, 0]]
+    clear &= (columns["peer"] < 0) | (columns["peer"] == tables.base.peer)
     has_balance = has_mark & (balance >= 0)
-    as_sent &= ~has_balance | (balance == tables.balances[position])
-    as_sent &= ~is_quote | is_same_address(columns["source"], tables.source)
+    clear &= ~has_balance | (balance == tables.balances[position])
+    sent_checksum = tables.checksums[course]
+    is_changed = is_quote & ~is_same_address(columns["source"], tables.source)
+    is_changed |= has_checksum & (checksum != sent_checksum)
+    is_changed |= (ip_id >= 0) & (ip_id != mark)
+    clear &= ~is_changed | (knows_cookie & has_mark)
     is_secret_flow = ~is_quote if plan.options.source_port is None else np.False_
-    as_sent &= knows_cookie | has_balance | has_checksum | is_secret_flow
-    slot = np.where(as_sent, course * plan.slots_per_course + position, 0)
+    clear &= knows_cookie | has_balance | has_checksum | is_secret_flow
+    slot = np.where(clear, course * plan.slots_per_course + position, 0)
 
     is_strange = ~is_layout | ~knows_cookie & (is_strange_destination | (flow < 0))
     is_strange &= ~replies.is_bare
-    may_be_guesses = ~as_sent & ~is_strange
-    may_be_guesses |= as_sent & (np.frombuffer(ledger.state, np.uint8)[slot] == UNSENT)
+    may_be_guesses = ~clear & ~is_strange
+    may_be_guesses |= clear & (np.frombuffer(ledger.state, np.uint8)[slot] == UNSENT)
     if np.count_nonzero(may_be_guesses) > ledger.guesses_left:
-        as_sent &= knows_cookie  # for the rest it depends on how many guesses came before them
+        clear &= knows_cookie  # for the rest it depends on how many guesses came before them
 
     bit = EVIDENCE_BIT
     matched = np.full(len(columns), bit[Evidence.DST] | bit[layout.flow_evidence], np.uint16)
     for evidence, is_shown in (
         (Evidence.COOKIE, knows_cookie),
-        (Evidence.CHECKSUM, has_checksum),
+        (Evidence.CHECKSUM, has_checksum & _is_explained(plan, columns, sent_checksum, is_changed)),
         (layout.mark_evidence, has_mark),
-        (Evidence.IP_ID, ip_id >= 0),
+        (Evidence.IP_ID, (ip_id >= 0) & (ip_id == mark)),
     ):
         matched |= is_shown * np.uint16(bit[evidence])
     is_elsewhere = ~is_same_address(columns["responder"], columns["destination"])
     flags = ((columns["kind"] == DESTINATION) & is_elsewhere) * np.uint8(ALT_ADDR)
     flags |= np.where(is_quote, ~has_cookie * np.uint8(SHORT_QUOTE), np.uint8(DIRECT))
-    return Claims(slot, matched, flags, as_sent, is_strange)
+    flags |= is_changed * np.uint8(NAT)
+    return Claims(slot, matched, flags, clear, is_strange)
+
+
+def _is_explained(
+    plan: Plan, columns: NDArray[Any], sent_checksum: NDArray[Any], is_changed: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(n,): whether a checksum is as it was sent but for what the source address does to it: see matching.py."""
+    explained = ~is_changed
+    changed = np.flatnonzero(is_changed)
+    if len(changed):
+        change = columns["checksum"][changed] - sent_checksum[changed]
+        if plan.layout.has_pseudo_header:
+            # Behind an address there are zeros.
+            source = np.ascontiguousarray(columns["source"][changed]).view(">u2")
+            change += source.sum(axis=1, dtype=np.int64) - word_sum(plan.source)
+        explained[changed] = change % MASK == 0
+    return explained

@@ -39,6 +39,24 @@ _LAYOUTS = {version: [layout for layout in LAYOUT_CODES if layout.family.version
 _OPAQUE = np.dtype(f"V{ROW.itemsize}")
 
 
+def _pattern(options: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
+    """(mask, value, offset of the echoed time stamp) of TCP options in hex; `..` is any byte, `ee` of the echo."""
+    marks = options.split()
+    mask = [0 if mark in ("..", "ee") else 0xFF for mark in marks]
+    value = [int(mark, 16) if known else 0 for mark, known in zip(marks, mask, strict=True)]
+    return np.array(mask, np.uint8), np.array(value, np.uint8), marks.index("ee")
+
+
+_OPTIONS = (
+    # MSS, SACK permitted, time stamps, NOP, window scale: Linux
+    _pattern("02 04 .. .. 04 02 08 0a .. .. .. .. ee ee ee ee 01 03 03 .."),
+    # MSS, NOP, window scale, SACK permitted, time stamps: FreeBSD, macOS, Windows
+    _pattern("02 04 .. .. 01 03 03 .. 04 02 08 0a .. .. .. .. ee ee ee ee"),
+)
+"""What a SYN-ACK to a Linux SYN has for options where there are 20 bytes of them."""
+_OPTION_BYTES = 20
+
+
 class Skimmed(NamedTuple):
     """What n packets say, as far as they were read."""
 
@@ -292,24 +310,39 @@ def _skim_echoes(result: Skimmed, family: Family, packets: _Packets) -> None:
 
 
 def _skim_segments(result: Skimmed, family: Family, packets: _Packets) -> None:
-    """RSTs and SYN-ACKs without TCP options."""
+    """RSTs and SYN-ACKs with no TCP options, or with those that answer a Linux SYN in a well-known order."""
     if not len(packets):
         return
     header = family.header_size
     flags = packets.byte(header + 13)
-    is_ordinary = (packets.end >= header + TCP_HEADER) & (packets.byte(header + 12) >> 4 == TCP_HEADER // 4)
-    is_ordinary &= (flags & (SYN | ACK) == SYN | ACK) | (flags & (RST | ACK) == RST | ACK)
-    packets = packets.where(is_ordinary)
+    is_ours = (flags & (SYN | ACK) == SYN | ACK) | (flags & (RST | ACK) == RST | ACK)
+    length = packets.byte(header + 12) >> 4
+    is_ours &= packets.end >= header + 4 * length.astype(np.int64)
+    _enter_segments(result, family, packets.where(is_ours & (length == TCP_HEADER // 4)), None)
+    is_long = is_ours & (length == (TCP_HEADER + _OPTION_BYTES) // 4)
+    if is_long.any():
+        options = packets.head[:, header + TCP_HEADER : header + TCP_HEADER + _OPTION_BYTES]
+        for mask, value, echo in _OPTIONS:
+            is_so = is_long & ((options & mask) == value).all(axis=1)
+            _enter_segments(result, family, packets.where(is_so), header + TCP_HEADER + echo)
+
+
+def _enter_segments(result: Skimmed, family: Family, packets: _Packets, echo: int | None) -> None:
+    """Segments that echo our time stamp, which is the cookie, at an offset."""
     if not len(packets):
         return
+    header = family.header_size
     layout = LAYOUT_CODES[CODE_OF[family.version, TCP]]
     columns = _answers(layout, packets)
     sequence = packets.number(header + 8) - np.uint32(1)
-    columns["port_state"] = np.where(flags[is_ordinary] & RST, CLOSED, OPEN)
+    columns["port_state"] = np.where(packets.byte(header + 13) & RST, CLOSED, OPEN)
     columns["peer"] = packets.word(header)
     columns["flow"] = packets.word(header + 2)
     columns["mark"] = sequence >> np.uint32(16)
     columns["balance"] = sequence & np.uint32(MASK)
+    if echo is not None:
+        columns["cookie"] = cookie = packets.number(echo)
+        columns["has_cookie"] = cookie != 0
     _enter(result, packets, columns)
 
 

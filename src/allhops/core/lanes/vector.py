@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from allhops.core.lanes import Block
+from allhops.core.lanes import ROW_SIZE, Block
 from allhops.core.lanes.claims import Claims, claim
-from allhops.core.lanes.columns import VectorReplies, write_row
+from allhops.core.lanes.columns import VectorReplies, columns_of
 from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect
 from allhops.core.lanes.entry import enter
 from allhops.core.lanes.matching import Match, is_of, match
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from allhops.core.lanes import Ring
+    from allhops.core.lanes.rows import ReplyRow
     from allhops.core.ledger import Counters, Ledger
     from allhops.core.plan import Plan
 
@@ -70,20 +71,27 @@ class VectorLane:
         columns, is_reply, is_unread, foreign, extensions = skim(ring)
         self.counters.foreign += foreign
         if is_unread.any():
-            view = memoryview(ring.rows)
-            row_size = len(view) // ring.capacity
-            for position in np.flatnonzero(is_unread).tolist():
-                start = position * row_size
-                row = dissect(view[start : start + ring.lengths[position]], ring.stamps_ns[position])
-                if not isinstance(row, Refusal):
-                    write_row(columns, position, row._replace(hearsay=ring.hearsay[position]), extensions)
-                    is_reply[position] = True
-                elif row is MALFORMED:
-                    self.counters.malformed += 1
-                else:
-                    self.counters.foreign += 1
+            places, rows = self._dissect(ring, np.flatnonzero(is_unread))
+            columns[places] = columns_of(rows, extensions)
+            is_reply[places] = True
         replies = VectorReplies(columns, extensions)
         return replies if is_reply.all() else replies.select(is_reply)
+
+    def _dissect(self, ring: Ring, unread: NDArray[Any]) -> tuple[list[int], list[ReplyRow]]:
+        """The scalar lane's rows of some packets, and their places."""
+        places, rows = [], []
+        view = memoryview(ring.rows)
+        for place in unread.tolist():
+            start = place * ROW_SIZE
+            row = dissect(view[start : start + ring.lengths[place]], ring.stamps_ns[place])
+            if not isinstance(row, Refusal):
+                places.append(place)
+                rows.append(row._replace(hearsay=ring.hearsay[place]))
+            elif row is MALFORMED:
+                self.counters.malformed += 1
+            else:
+                self.counters.foreign += 1
+        return places, rows
 
     def disown(self, replies: VectorReplies) -> None:
         """Count replies to nobody's probes."""
@@ -106,43 +114,49 @@ class VectorLane:
         claims = claim(plan, ledger, replies)
         ledger.counters.foreign += int(np.count_nonzero(claims.is_strange))
         state = np.frombuffer(ledger.state, np.uint8)[claims.slot]
-        is_plain = claims.is_as_sent & (state != UNSENT)
-        named = self._match_rows(plan, ledger, replies, np.flatnonzero(~(is_plain | claims.is_strange)))
-        is_first = is_plain & (state == IN_FLIGHT)
-        is_first &= _is_first_of_slot(claims.slot, is_first)
+        is_clear = claims.is_clear & (state != UNSENT)
+        odd = np.flatnonzero(~(is_clear | claims.is_strange))
+        named = _match_rows(plan, ledger, odd, replies.select(odd).rows()) if len(odd) else {}
+        is_alone = is_clear
         if named:
-            is_first &= ~np.isin(claims.slot, [found.slot for found in named.values()])
+            is_alone = is_clear & ~np.isin(claims.slot, [found.slot for found, _ in named.values()])
+        is_first = is_alone & (state == IN_FLIGHT)
+        is_first &= _is_first_of_slot(claims.slot, is_first)
         first = np.flatnonzero(is_first)
         _fill(ledger, claims, replies, first)
-        for position in np.flatnonzero(is_plain & ~is_first).tolist():
-            named[position] = Match(*(int(column[position]) for column in claims[:3]))
-        answered = dict(zip(first.tolist(), claims.slot[first].tolist(), strict=True)) if named else {}
-        for position in sorted(named):
-            if enter(ledger, named[position], replies.row(position)):
-                answered[position] = named[position].slot
-        if not named:
+        is_late = is_alone & (state > ANSWERED)
+        _note_late(ledger, claims.slot, replies, is_late)
+        rest = np.flatnonzero(is_clear & ~(is_first | is_late))
+        if not len(rest) and not named:
             return claims.slot[first]
+        for position, row in zip(rest.tolist(), replies.select(rest).rows(), strict=True):
+            named[position] = Match(*(int(column[position]) for column in claims[:3])), row
+        answered = dict(zip(first.tolist(), claims.slot[first].tolist(), strict=True))
+        for position in sorted(named):
+            found, row = named[position]
+            if enter(ledger, found, row):
+                answered[position] = found.slot
         return np.array([answered[position] for position in sorted(answered)], np.int64)
 
-    def _match_rows(
-        self, plan: Plan, ledger: Ledger, replies: VectorReplies, positions: NDArray[Any]
-    ) -> dict[int, Match]:
-        """What each of these names, by its position.
 
-        A slot's state changes nothing about what a reply names. But a probe that was never sent counts as a guess, so
-        those are entered at once; the others wait for their turn among all that name a slot.
-        """
-        named: dict[int, Match] = {}
-        for position in positions.tolist():
-            row = replies.row(position)
-            found = match(plan, ledger, row)
-            if found is None:
-                continue
-            if ledger.state[found.slot] == UNSENT:
-                enter(ledger, found, row)
-            else:
-                named[position] = found
-        return named
+def _match_rows(
+    plan: Plan, ledger: Ledger, positions: NDArray[Any], rows: list[ReplyRow]
+) -> dict[int, tuple[Match, ReplyRow]]:
+    """What each of these rows names, by its position.
+
+    A slot's state changes nothing about what a reply names. But a probe that was never sent counts as a guess, so
+    those are entered at once; the others wait for their turn among all that name a slot.
+    """
+    named: dict[int, tuple[Match, ReplyRow]] = {}
+    for position, row in zip(positions.tolist(), rows, strict=True):
+        found = match(plan, ledger, row)
+        if found is None:
+            continue
+        if ledger.state[found.slot] == UNSENT:
+            enter(ledger, found, row)
+        else:
+            named[position] = found, row
+    return named
 
 
 def _is_first_of_slot(slot: NDArray[np.int64], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -155,6 +169,16 @@ def _is_first_of_slot(slot: NDArray[np.int64], among: NDArray[np.bool_]) -> NDAr
         first[:] = False
         first[np.flatnonzero(among)[places]] = True
     return first
+
+
+def _note_late(ledger: Ledger, slot: NDArray[np.int64], replies: VectorReplies, is_late: NDArray[np.bool_]) -> None:
+    """Replies to probes that had been given up: the first stamp is kept."""
+    late = np.flatnonzero(is_late)[::-1]
+    if len(late):
+        late_ns = np.frombuffer(ledger.late_ns, np.int64)
+        new = late[late_ns[slot[late]] == 0]
+        late_ns[slot[new]] = replies.columns["stamp_ns"][new]  # the last of them to be written came first
+        ledger.counters.late += len(late)
 
 
 def _fill(ledger: Ledger, claims: Claims, replies: VectorReplies, first: NDArray[Any]) -> None:

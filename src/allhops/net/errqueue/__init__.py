@@ -11,6 +11,13 @@
     watch.py       one epoll for all sockets
     transport.py   the transport: leases, and what they share (station.py, places.py, arrivals.py)
 
+For batches, which may import numpy:
+
+    outbox.py      probes as messages for sendmmsg
+    in_flight.py   what alone.py is to one flow, for many destinations
+    window.py      UDP and ICMP: one socket for a window of destinations
+    batch.py       the wire: the transport, giving out windows
+
 Source: ip(7), ipv6(7), icmp(7), udp(7), tcp(7).
 """
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from allhops.net.errqueue.station import Station
     from allhops.net.source import Held
 
-SLICE = 32
-"""Probes sent between two looks at the error queue."""
+SLICE = 16
+"""Probes sent between two looks at the error queue, and between two of the clock."""
 
 
 class WindowLease:

@@ -1,0 +1,137 @@
+"""Whole batches side by side: one task for every tool, run in turn, counted and judged.
+
+Runs are interleaved, tool by tool within a round, and a table has the medians of the rounds. Every tool is asked the
+same probes at the same rate; where it cannot, its remark says so. What was sent is counted by the interface.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks import peers
+from benchmarks.findings import gather, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.batch_lab import Ground, Ran
+    from benchmarks.findings import Findings, Verdict
+    from benchmarks.peers import Tool
+
+SEED = 2026
+SLACK_S = 240
+"""More than any tool needs beyond its probes and their rate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much of it."""
+
+    seconds: float = 10.0
+    """Of sending, where a rate is held."""
+    rounds: int = 3
+    only: str = ""
+    """Tools whose names begin so; all of them if it is empty."""
+    times: int = 10
+    """How often a batch is killed."""
+    most: int = 1_000_000
+    """Largest batch of the growth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One batch that every tool runs."""
+
+    destinations: Sequence[str]
+    max_ttl: int
+    rate_pps: int | None
+    timeout_s: float
+
+    def within(self, tool: Tool) -> Task:
+        """What of it this tool can do in the time that it is meant to last."""
+        count = len(self.destinations)
+        if tool.most_pps and (self.rate_pps is None or self.rate_pps > tool.most_pps):
+            count = round(count * tool.most_pps / (self.rate_pps or 10 * tool.most_pps))
+        if tool.most_destinations:
+            count = min(count, tool.most_destinations)
+        return Task(
+            destinations=self.destinations[:count],
+            max_ttl=self.max_ttl,
+            rate_pps=self.rate_pps,
+            timeout_s=self.timeout_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One run of one tool, judged."""
+
+    tool: Tool
+    ran: Ran
+    findings: Findings | None
+    """None for a tool that finds no paths."""
+    verdict: Verdict | None
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU microseconds for each probe that left."""
+        return self.ran.usage.cpu_s / max(1, self.ran.packets.sent) * 1e6
+
+
+class ToolFailedError(Exception):
+    """A tool did not do its work; the message has its last words."""
+
+
+def run_tool(ground: Ground, tool: Tool, task: Task) -> Outcome:
+    """One run, in a directory of its own, and the judgement of what it found."""
+    own = task.within(tool)
+    with tempfile.TemporaryDirectory(prefix="allhops-batch-") as name:
+        job = peers.Job(
+            ground=ground,
+            destinations=own.destinations,
+            max_ttl=own.max_ttl,
+            rate_pps=own.rate_pps,
+            seed=SEED,
+            directory=Path(name),
+        )
+        tool.prepare(job)
+        ran = ground.run(tool.command(job), log=job.directory / "log", timeout_s=own.timeout_s)
+        if ran.usage.status not in tool.statuses:
+            raise ToolFailedError(f"{tool.name}: status {ran.usage.status}: {ran.log[-500:]}")
+        if tool.read is None:
+            return Outcome(tool=tool, ran=ran, findings=None, verdict=None)
+        findings = gather(tool.read(job))
+    asked = np.array([int(IPv4Address(each)) for each in own.destinations], np.uint32)
+    verdict = judge(findings, ground.truth, asked, own.max_ttl)
+    return Outcome(tool=tool, ran=ran, findings=findings, verdict=verdict)
+
+
+def rounds_of(
+    ground: Ground, tools: Sequence[Tool], task: Callable[[Tool], Task], scale: Scale, progress: Callable[[str], None]
+) -> dict[str, list[Outcome]]:
+    """All tools that are here, once a round, by name."""
+    here = [tool for tool in tools if tool.name.startswith(scale.only) and tool.is_here()]
+    outcomes: dict[str, list[Outcome]] = {tool.name: [] for tool in here}
+    for number in range(1, scale.rounds + 1):
+        for tool in here:
+            progress(f"round {number}/{scale.rounds}: {tool.name}")
+            outcomes[tool.name].append(run_tool(ground, tool, task(tool)))
+    return outcomes
+
+
+def told(runs: Sequence[Outcome], name: str) -> object:
+    """One field of the verdicts, the sum of all rounds; a dash for a tool that finds no paths."""
+    values = [getattr(each.verdict, name) for each in runs if each.verdict is not None]
+    return sum(values) if values else "-"
+
+
+def median(values: Sequence[float], digits: int = 2) -> float:
+    """Rounded for a table."""
+    return round(statistics.median(values), digits)
