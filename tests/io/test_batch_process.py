@@ -9,9 +9,11 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -31,18 +33,19 @@ LOOK_S = 0.01
 """Between two looks at what is waited for."""
 KILLS = 12
 MOST_RUNS = 500
+NOBODY = 65_534
 
 
 @pytest.fixture
 def listed(tmp_path: pathlib.Path) -> pathlib.Path:
     path = tmp_path / "list"
-    addresses = [f"10.{number // 256}.{number % 256}.1\n" for number in range(1_500)]
+    addresses = [f"10.{number // 256}.{number % 256}.1\n" for number in range(500)]
     junk = [f"line {number}\n" for number in range(20)]
-    path.write_text("".join([*addresses[:700], *junk, "localhost\n", *addresses[600:], "10.9.9.0/24\n"]))
+    path.write_text("".join([*addresses[:300], *junk, "localhost\n", *addresses[250:], "10.9.9.0/24\n"]))
     return path
 
 
-WANTED = 1_500 + 20 + 1 + 256
+WANTED = 500 + 20 + 1 + 256
 
 
 @pytest.fixture
@@ -194,12 +197,12 @@ def test_a_list_that_flows_by_cannot_be_resumed(started: list[subprocess.Popen[b
 
 @pytest.mark.lab
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_disk_of_one_megabyte(
+def test_a_disk_that_is_too_small(
     started: list[subprocess.Popen[bytes]], tmp_path: pathlib.Path, listed: pathlib.Path
 ) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "allhops-test", str(small)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "allhops-test", str(small)], check=True)
     try:
         out = small / "out.jsonl"
         process = start(started, str(listed), "-o", str(out))
@@ -215,3 +218,30 @@ def test_a_disk_of_one_megabyte(
         assert (len(records), set(records.values())) == (WANTED, {1})
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.lab
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving root up needs root")
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_under_sudo_the_files_are_the_callers(listed: pathlib.Path, suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = pathlib.Path(name)
+        directory.chmod(0o777)
+        shutil.copy(listed, directory / "list")
+        (directory / "list").chmod(0o644)
+        secret = directory / "secret"
+        secret.write_text("not for you\n")
+        secret.chmod(0o600)
+        out = directory / f"out.{suffix}"
+        environment = {**importing_us(), "SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY)}
+        command = [*COMMAND, "-o", str(out)]
+        ended = subprocess.run(
+            [*command, str(directory / "list")], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert ended.returncode == 1, ended.stderr
+        assert {path.stat().st_uid for path in directory.glob("out.*")} == {NOBODY}
+        refused = subprocess.run(
+            [*command, "--force", str(secret)], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr == f"allhops: cannot read the list {secret}: Permission denied\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -12,6 +13,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from allhops.api import BATCH_RATE_PPS
@@ -22,8 +25,9 @@ from allhops.cli.batch.arguments import STRATEGIES, read_batch_arguments
 from allhops.cli.batch.console import MAX_COMPLAINTS, Console
 from allhops.cli.batch.finished import read_json_lines
 from allhops.cli.batch.shard import Shard
-from allhops.errors import PrivilegeError
+from allhops.errors import PrivilegeError, UsageError
 from allhops.model import Protocol, StopReason
+from allhops.net.batch.engine import Batch
 from allhops.options import TraceOptions
 from tests.stand_in import StandIn
 
@@ -115,6 +119,54 @@ def test_bad_arguments(
     out, err = capsys.readouterr()
     assert (out, err.count("\n"), opened.engines) == ("", 1, [])
     assert sentence is None or err == f"allhops: {sentence}\n"
+
+
+VALUED = [
+    *("-q", "-f", "-m", "-p", "-t", "-l", "-s", "-i", "-w", "--size", "--dscp", "--gap-limit", "--rate", "--backend"),
+    *("--strategy", "--seed", "--shard", "--simulate", "-o", "--exclude"),
+]
+ABSURD = [
+    "0",
+    "-1",
+    "1",
+    "9" * 30,
+    "nan",
+    "inf",
+    "1e99",
+    "",
+    " ",
+    "\u0663",
+    "1/1",
+    "2/1",
+    "synthetic:-1",
+    "max",
+    "/dev/null",
+]
+ANY_VALUE = st.sampled_from(ABSURD) | st.text(max_size=8) | st.integers().map(str) | st.floats().map(str)
+
+
+@given(st.lists(st.sampled_from(VALUED) | ANY_VALUE | st.just("--resume"), max_size=6))
+def test_any_arguments_are_a_request_or_a_usage_error(arguments: list[str]) -> None:
+    with contextlib.suppress(UsageError, SystemExit):  # SystemExit is --help's
+        assert read_batch_arguments(arguments).list_path
+
+
+@pytest.mark.parametrize("value", ABSURD)
+@pytest.mark.parametrize("option", VALUED)
+def test_any_value_of_any_option_is_taken_or_refused_in_one_line(
+    option: str, value: str, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "open_engine", lambda request: _checked(request))
+    status = main(["batch", f"{option}={value}" if option.startswith("--") else f"{option}{value}", str(listed)])
+    out, err = capfd.readouterr()
+    assert (status, len(out.splitlines()), len(err.splitlines())) in ((0, 40, 3), (0, 0, 3), (2, 0, 1))
+    assert err.replace("\n", "").isprintable()
+
+
+def _checked(request: BatchRequest) -> StandIn:
+    """What the real engine takes, too."""
+    Batch(request.options, rate_pps=request.rate_pps, seed=request.seed, strategy="parallel")
+    return StandIn()
 
 
 def test_defaults() -> None:
@@ -361,7 +413,7 @@ def _records(content: bytes) -> Counter[tuple[str, str]]:
 
 def test_cut_at_every_byte_only_whole_lines_count(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     _, out, whole = _begun(tmp_path, MIXED, capfd)
-    whole = b"".join(whole.splitlines(keepends=True)[-4:])
+    whole = b"".join(whole.splitlines(keepends=True)[-2:])
     for cut in range(len(whole) + 1):
         out.write_bytes(whole[:cut])
         descriptor = os.open(out, os.O_RDONLY)
@@ -478,7 +530,7 @@ def test_a_disk_that_fails_to_sync(
 def test_a_computed_internet(listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.undo()
     listed.write_text("20.0.0.1\n20.0.1.0/30\n192.0.2.1\n2001:db8::1\nno.example\n")
-    assert main(["batch", "--simulate", "synthetic:1", "-q1", "--rate", "max", str(listed)]) == 1
+    assert main(["batch", "--simulate", "synthetic:1", "-q1", "-w", "0.5", "--rate", "max", str(listed)]) == 1
     out, err = capfd.readouterr()
     told = {record["destination"]: record for record in map(json.loads, out.splitlines())}
     assert len(told) == 8

@@ -240,6 +240,7 @@ def import_pyarrow() -> tuple[Any, Any]:
     """The package and its parquet module, 45 ms. Raises: UsageError."""
     try:
         import pyarrow  # an optional dependency
+        import pyarrow.compute  # what `take` imports late otherwise, perhaps as a user who may not read it
         import pyarrow.parquet  # the same
     except ImportError:
         raise UsageError("Parquet needs pyarrow, which is not installed: pip install 'allhops[parquet]'") from None

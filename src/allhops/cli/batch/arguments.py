@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 STRATEGIES: Final = ("parallel", "frugal")
 MAX_RATE_PPS: Final = 10_000_000.0
 """More than one machine sends from one process, in C or in Python: whoever writes more has mistyped it."""
+MAX_SEED: Final = 2**64 - 1
 PARQUET: Final = ".parquet"
 OUTPUT_SUFFIXES: Final = (".jsonl", PARQUET)
 SYNTHETIC: Final = "synthetic:"
@@ -162,7 +163,7 @@ def _add_pace(group: argparse._ArgumentGroup) -> argparse._ArgumentGroup:
     _add(group, "--rate", "PPS", text, batch_rate)
     text = "parallel asks every TTL at once, frugal only those that others have not shown (default: parallel)"
     _add(group, "--strategy", "NAME", text, choices=STRATEGIES)
-    _add(group, "--seed", "N", "decides the order of the probes (default: a random one)", whole_number)
+    _add(group, "--seed", "N", "decides the order of the probes (default: a random one)", seed)
     return group
 
 
@@ -187,7 +188,15 @@ def synthetic(text: str) -> int:
     """The seed of a computed internet."""
     if not text.startswith(SYNTHETIC):
         raise ArgumentTypeError(f"write {SYNTHETIC}1 or another number, not {text!r}")
-    return whole_number(text.removeprefix(SYNTHETIC))
+    return seed(text.removeprefix(SYNTHETIC))
+
+
+def seed(text: str) -> int:
+    """A whole number of 64 bits."""
+    number = whole_number(text)
+    if not 0 <= number <= MAX_SEED:
+        raise ArgumentTypeError(f"write a whole number from 0 to {MAX_SEED}, not {text!r}")
+    return number
 
 
 def shard(text: str) -> Shard:

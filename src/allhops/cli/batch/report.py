@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,7 +13,24 @@ if TYPE_CHECKING:
     from allhops.net.batch.stats import Stats
 
 
-def progress(accounts: Accounts, done: int, total: int | None, stats: Stats, elapsed_s: float) -> str:
+_LOOKS: Final = 10
+"""Of the progress, that is two seconds."""
+
+
+class Pace:
+    """How many probes a second, over the last few looks."""
+
+    def __init__(self, now: float) -> None:
+        self._looks = deque([(now, 0)], _LOOKS)
+
+    def pps(self, now: float, sent: int) -> float:
+        """As of now; `sent` are all so far."""
+        since, before = self._looks[0]
+        self._looks.append((now, sent))
+        return (sent - before) / (now - since) if now > since else 0.0
+
+
+def progress(accounts: Accounts, done: int, total: int | None, stats: Stats, pace_pps: float, elapsed_s: float) -> str:
     """One line: destinations done of all, pace, replies, time left. `done` counts those settled in this run.
 
     `total` None is not known.
@@ -21,7 +39,7 @@ def progress(accounts: Accounts, done: int, total: int | None, stats: Stats, ela
     ended = stats.answered + stats.timed_out + stats.local_error + stats.cancelled
     parts = [
         f"{settled:,}/{total:,}" if total is not None else f"{settled:,}/?",
-        f"{stats.rate_now_pps:,.0f} probes/s",
+        f"{pace_pps:,.0f} probes/s",
         f"{100 * stats.answered / ended:.0f} % answered" if ended else "nothing answered yet",
     ]
     if total is not None and done and elapsed_s > 0:

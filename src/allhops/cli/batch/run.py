@@ -18,7 +18,7 @@ from allhops.cli.batch.destinations import Destinations
 from allhops.cli.batch.exclude import Exclusions, read_exclusions
 from allhops.cli.batch.opening import open_output
 from allhops.cli.batch.outputs import FileError
-from allhops.cli.batch.report import progress, summary
+from allhops.cli.batch.report import Pace, progress, summary
 from allhops.cli.batch.sieve import Sieve
 from allhops.cli.batch.source import Source
 from allhops.cli.batch.tally import Tally
@@ -143,6 +143,7 @@ class BatchRun:
         lookup = None if request.simulate is None else _knows_no_names
         self._destinations = Destinations(source.pieces(), request.options, sieve, self._reject, lookup)
         self._began_at = time.monotonic()
+        self._pace = Pace(self._began_at)
         self._failure: FileError | OutputError | None = None
         self._done = 0
         self._local_errors = 0
@@ -162,7 +163,7 @@ class BatchRun:
                 await ticker
             self._console.clear()
             await self._close()
-        self._report()
+            self._report()
         if self._failure is not None:
             raise self._failure
         return self._status()
@@ -192,6 +193,7 @@ class BatchRun:
 
     async def _take_refused(self, refused: Refused) -> None:
         """A destination to which there is no way."""
+        self._console.complain_of_line(str(refused.trace.error))
         self._output.refused(refused)
         self._done += 1
         self._local_errors += 1
@@ -218,8 +220,9 @@ class BatchRun:
                 return
 
     def _progress(self) -> str:
-        elapsed_s = time.monotonic() - self._began_at
-        return progress(self._accounts, self._done, self._total, self._engine.stats, elapsed_s)
+        now, stats = time.monotonic(), self._engine.stats
+        pace_pps = self._pace.pps(now, stats.sent)
+        return progress(self._accounts, self._done, self._total, stats, pace_pps, now - self._began_at)
 
     def _fail(self, failure: FileError | OutputError) -> None:
         """Nothing can be written any more, so nothing more is sent."""

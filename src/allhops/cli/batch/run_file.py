@@ -81,7 +81,7 @@ def requested(request: BatchRequest, list_sha256: str | None, excluded: bytes | 
     """What is asked for now."""
     return RunFile(
         list_sha256=list_sha256,
-        options=asdict(request.options),
+        options={**asdict(request.options), "simulate": request.simulate},
         strategy=request.strategy,
         exclude_sha256=None if excluded is None else hashlib.sha256(excluded).hexdigest(),
         shard=str(request.shard),
