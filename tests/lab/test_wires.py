@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from allhops.core.lanes import ROW_SIZE
 from allhops.core.ledger import Counters
 from allhops.errors import CapacityError, PrivilegeError, UsageError
 from allhops.model import Protocol
@@ -23,7 +22,7 @@ from allhops.net.batch.rings import RingWire
 from allhops.net.batch.sending import RawSender
 from allhops.options import TraceOptions
 from allhops.testing.namespaces import chain, diamond, tun_internet
-from tests.lab.wires import COOKIE, WIRES, Bench, opened, ready
+from tests.lab.wires import COOKIE, PATIENCE_S, WIRES, Bench, opened, ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -316,6 +315,16 @@ async def test_a_next_hop_is_resolved_and_then_used(client: Lab, by_raw: Spy) ->
     assert by_raw.sent < len(block)
 
 
+async def test_the_neighbour_table_stays_as_it_was(client: Lab) -> None:
+    options = options_for()
+    before = shell("ip neigh show nud permanent")
+    with opened(RingWire()) as bench:
+        rows, block = await probe(bench, addresses(BEHIND[4], 5), options)
+    assert len(rows) == len(block)
+    assert before
+    assert shell("ip neigh show nud permanent") == before
+
+
 async def test_a_router_that_fails_over_is_followed(client: Lab, by_raw: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "READ_AGAIN_S", 0.0)
     options = options_for()
@@ -394,12 +403,15 @@ async def test_a_device_without_link_header(by_raw: Spy) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_flows_stay_on_one_branch(version: int) -> None:
+    options = TraceOptions(max_ttl=4, attempts=3)
     with diamond(4, limits="off") as lab, lab.enter():
         for make in WIRES.values():
-            options = TraceOptions(max_ttl=4, attempts=3)
-            with opened(make()) as bench:
-                rows, _ = await probe(bench, [lab.destinations[version]], options)
-            assert len({row.responder for row in rows}) == 4
+            with ready(make(), [lab.destinations[version]], options) as (bench, probing):
+                async with asyncio.timeout(PATIENCE_S):
+                    while len({row.probe.mark for row in bench.rows}) < probing.plan.slots:  # new links take a moment
+                        await probing.send(probing.launch())
+                        await asyncio.sleep(0.01)
+            assert len({row.responder for row in bench.rows}) == 4
 
 
 # Beginning and end
@@ -478,8 +490,3 @@ async def test_too_many_windows_are_refused(wire: RawWire | RingWire) -> None:
             wire.lease(way, options)
     finally:
         wire.close()
-
-
-def test_a_row_has_room_for_whole_words() -> None:
-    """Rows are filled eight bytes at a time."""
-    assert ROW_SIZE % 8 == 0

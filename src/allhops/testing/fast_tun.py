@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import heapq
 import json
 import os
 import select
@@ -43,20 +44,21 @@ from allhops.testing.tun import (
     refuse_a_way_out,
     stop_signals,
 )
-from allhops.testing.underway import Underway
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GATHERED_PACKETS = 256
 """Packets that are answered together at most."""
-GATHERED_NS = 500_000
-"""How long a packet waits for others to be answered with: the nearest router takes 1 ms to answer."""
+GATHERED_NS = 1_200_000
+"""How long a packet waits for others to be answered with, which takes 0.2 ms for one as for fifty: the nearest router
+answers after 2 ms."""
 READS_PER_TURN = 16
 """Packets read before something is written, so a burst does not hold up what is due."""
-AHEAD_NS, AHEAD_PACKETS = 300_000, 64
-"""Replies are laid ready when they are due so soon; whatever is read meanwhile is due later."""
 SPIN_NS = 100_000
+REST_EVERY_NS, REST_S = 1_000_000, 100e-6
+"""A process that runs before all others and never sleeps is stopped by the kernel for 50 ms in each second, if others
+want its CPU (fair server, Linux 6.12; sched_rt_runtime_us before): it gives them a tenth of the time by itself."""
 LATE_NS = 1_000_000
 
 
@@ -71,9 +73,8 @@ class FastPlayer:
         self._rows = [[everything[start : start + MTU]] for start in range(0, GATHERED_PACKETS * MTU, MTU)]
         self._lengths: list[int] = []
         self._read_ns: list[int] = []
-        self._underway = Underway()
-        self._ready: list[tuple[int, memoryview]] = []
-        self._next_ns: int | None = None
+        self._due: list[tuple[int, bytes]] = []
+        """Heap of replies by the time of each."""
         self.tally = Tally()
         self.sent = 0
         self.late = 0
@@ -83,15 +84,25 @@ class FastPlayer:
 
     def run(self, stop: int, leash: int | None) -> None:
         """Play until the file descriptor `stop` can be read or `leash`, a pipe, is closed."""
-        watched = [self._descriptor, stop] if leash is None else [self._descriptor, stop, leash]
+        signals = [stop] if leash is None else [stop, leash]
+        watched = [self._descriptor, *signals]
+        rested_ns = time.monotonic_ns()
         while True:
+            pause: float | None = 0
             is_drained = self._turn()
             if self._has_gathered():
                 self._answer()
             elif is_drained:
-                readable, _, _ = select.select(watched, (), (), self._pause())
-                if stop in readable or (leash in readable and not os.read(leash, LEASH_BYTES)):
-                    return
+                pause = self._pause()
+            if pause == 0:
+                if time.monotonic_ns() - rested_ns < REST_EVERY_NS:
+                    continue
+                readable, _, _ = select.select(signals, (), (), REST_S)
+            else:
+                readable, _, _ = select.select(watched, (), (), pause)
+            rested_ns = time.monotonic_ns()
+            if stop in readable or (leash in readable and not os.read(leash, LEASH_BYTES)):
+                return
 
     def warm_up(self) -> None:
         """Answer packets that nobody sent: the first time, everything takes milliseconds."""
@@ -103,8 +114,8 @@ class FastPlayer:
             self._lengths.append(len(packet))
             self._read_ns.append(0)
         self._answer()
-        self._lay_ready(0)
-        self.tally, self._underway, self._ready, self._next_ns = Tally(), Underway(), [], None
+        self._due.clear()
+        self.tally = Tally()
 
     def _turn(self) -> bool:
         """Write what is due and read some of what waits; whether nothing waits any more."""
@@ -116,12 +127,10 @@ class FastPlayer:
 
     def _pause(self) -> float | None:
         """Seconds that may be slept; None for as long as nothing comes."""
-        due = [at_ns for at_ns in (self._next_ns, self._ready[-1][0] if self._ready else None) if at_ns is not None]
+        next_ns = [at_ns for at_ns, _ in self._due[:1]]
         if self._lengths:
-            due.append(self._read_ns[0] + GATHERED_NS)
-        if not due:
-            return None
-        return max(0, min(due) - time.monotonic_ns() - SPIN_NS) / 1e9
+            next_ns.append(self._read_ns[0] + GATHERED_NS)
+        return max(0, min(next_ns) - time.monotonic_ns() - SPIN_NS) / 1e9 if next_ns else None
 
     def _has_gathered(self) -> bool:
         count = len(self._lengths)
@@ -148,19 +157,18 @@ class FastPlayer:
         for length in np.unique(lengths).tolist():
             alike = np.flatnonzero(lengths == length)
             for replies in reply(self._internet, packets[alike, :length], self.tally, between=self._between):
-                self._underway.add(read_ns[alike[replies.probe]] + replies.rtt_ns, replies.packets)
-        self._next_ns = self._underway.next_ns()
+                at_ns = (read_ns[alike[replies.probe]] + replies.rtt_ns).tolist()
+                width = replies.packets.shape[1]
+                everything = replies.packets.tobytes()
+                for number, due_ns in enumerate(at_ns):
+                    heapq.heappush(self._due, (due_ns, everything[number * width : (number + 1) * width]))
 
     def _write(self) -> None:
         """Write what is due."""
+        due = self._due
         now_ns = time.monotonic_ns()
-        if not self._ready:
-            if self._next_ns is None or self._next_ns - now_ns > SPIN_NS:
-                return
-            self._lay_ready(now_ns)
-        ready = self._ready
-        while ready and ready[-1][0] <= now_ns:
-            at_ns, packet = ready.pop()
+        while due and due[0][0] <= now_ns:
+            at_ns, packet = heapq.heappop(due)
             try:
                 os.write(self._descriptor, packet)
             except OSError:  # EINVAL, EIO: the kernel looks at the first byte and at the link's state alone
@@ -169,19 +177,6 @@ class FastPlayer:
                 self.sent += 1
                 self.late += now_ns - at_ns > LATE_NS
             now_ns = time.monotonic_ns()
-
-    def _lay_ready(self, now_ns: int) -> None:
-        """Take the next replies out of the arrays, the first one last."""
-        arrivals = self._underway.take(now_ns + AHEAD_NS, AHEAD_PACKETS)
-        width = arrivals.packets.shape[1]
-        everything = memoryview(arrivals.packets.tobytes())
-        self._ready = [
-            (at_ns, everything[place * width : place * width + length])
-            for place, (at_ns, length) in enumerate(
-                zip(arrivals.at_ns.tolist(), arrivals.lengths.tolist(), strict=True)
-            )
-        ][::-1]
-        self._next_ns = self._underway.next_ns()
 
 
 def play(internet: SyntheticInternet, device: str) -> None:

@@ -73,14 +73,14 @@ FINE_ROUTERS = (0.30, 0.30, 0.35, 0.40, 0.50, 0.70)
 """By level from 15: the share of prefixes that have a router. With them, 31,000 /24s have about 37,600 interfaces."""
 
 DELAY_NS = {
-    0: (3_000_000, 3_000_000),
+    0: (6_000_000, 6_000_000),
     1: (3_000_000, 10_000_000),
     2: (3_000_000, 17_000_000),
-    3: (12_000_000, 60_000_000),
+    3: (12_000_000, 57_000_000),
     **dict.fromkeys(range(4, 9), (1_000_000, 9_000_000)),
     **dict.fromkeys(range(9, 15), (200_000, 1_800_000)),
 }
-"""By level: least and most that a prefix adds to the round-trip time."""
+"""By level: least and most that a prefix adds to the round-trip time. The first three hops are 2 ms apart."""
 FINE_STEP_NS = 500_000
 """What each level below the block adds; where within the step a router lies, its hash says."""
 

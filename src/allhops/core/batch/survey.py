@@ -44,6 +44,8 @@ class Survey:
     """(n, T): of the first attempt that was answered (`classify.KINDS`), 0 for none."""
     responder: NDArray[np.uint64]
     """(n, T): who answered that one, as `key_of` has it; 0 for nobody."""
+    packed: NDArray[np.uint8]
+    """(n, T, 16): the same as a packed address, left-aligned; says nothing where nobody answered."""
     slot: NDArray[np.int64]
     """(n, T): slot of that one; where nobody answered, of the first attempt."""
     reached_ttl: NDArray[np.int16]
@@ -121,6 +123,7 @@ def survey(plan: Plan, ledger: Ledger, courses: NDArray[np.int64]) -> Survey:
         heard=heard,
         kind=first_kind,
         responder=responder,
+        packed=packed,
         slot=slot,
         reached_ttl=reached_ttl,
         unreachable_ttl=unreachable_ttl,

@@ -41,6 +41,8 @@ _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _STATE = MESSAGE.size + 8
 _VALID = 0xDE
 """NUD_VALID: reachable, stale, delay, probe, noarp, permanent."""
+_SETTLED = 0xC2
+"""Of these reachable, noarp, permanent: nothing is to be found out."""
 _LINK_NAME = struct.Struct("@HHiHBB8s")
 """struct sockaddr_ll: family, protocol, interface, device type, packet type, bytes of the address, address."""
 LINK_NAME_SIZE = _LINK_NAME.size
@@ -119,25 +121,31 @@ class Neighbours:
         if kind != _ETHERNET or way.next_hop is None:
             return None
         try:
-            self._resolve(way.interface, way.next_hop)
-            address = self._ask(way.interface, way.next_hop)
+            state, address = self._ask(way.interface, way.next_hop)
+            if not state & _SETTLED:
+                self._resolve(way.interface, way.next_hop)
+                state, address = self._ask(way.interface, way.next_hop)
         except OSError:
             return None
-        return None if address is None else _link_name(way, address)
+        return _link_name(way, address) if state & _VALID and address else None
 
     def _resolve(self, interface: int, next_hop: bytes) -> None:
-        """Have the kernel confirm or find the address; where it does not let us, sending there does it."""
+        """Have the kernel confirm or find the address; where it does not let us, sending there does it.
+
+        Never of an entry that is permanent: asked to use it, Linux makes it an ordinary one.
+        """
         self._question(_NEW_NEIGHBOUR, CREATE | ACKNOWLEDGE, interface, next_hop, _USE)
 
-    def _ask(self, interface: int, next_hop: bytes) -> bytes | None:
+    def _ask(self, interface: int, next_hop: bytes) -> tuple[int, bytes]:
+        """(NUD_* state, link address); 0 and nothing of what is not in the table."""
         answers = self._question(_GET_NEIGHBOUR, 0, interface, next_hop, 0)
-        if answers.kinds[0] != _NEW_NEIGHBOUR or not answers.rows[0, _STATE] & _VALID:
-            return None
+        if answers.kinds[0] != _NEW_NEIGHBOUR or answers.ends[0] < MESSAGE.size + _NEIGHBOUR.size:
+            return 0, b""
+        address = b""
         for found in attributes(answers, MESSAGE.size + _NEIGHBOUR.size):
-            _, at = found.of(_LINK_ADDRESS, _ETHERNET_ADDRESS)
-            if len(at):
-                return answers.rows[0, at[0] : at[0] + _ETHERNET_ADDRESS].tobytes()
-        return None
+            for start in found.of(_LINK_ADDRESS, _ETHERNET_ADDRESS)[1]:
+                address = answers.rows[0, start : start + _ETHERNET_ADDRESS].tobytes()
+        return int(answers.rows[0, _STATE]), address
 
     def _question(self, kind: int, flags: int, interface: int, next_hop: bytes, use: int) -> Answers:
         if self._netlink is None:

@@ -113,15 +113,13 @@ class PacketRing:
         self.sock.close()
 
     def _open_block(self) -> bool:
-        """Find the packets of the next block; whether it is ours and has any."""
+        """Find the packets of the next block; whether it is ours."""
         start = self._block * BLOCK_SIZE
         block = self._words[start // 4 : (start + BLOCK_SIZE) // 4]
         if not block[_STATUS] & _IS_OURS:
             return False
         self._waiting = start + _positions(block, int(block[_COUNT]), int(block[_FIRST]))
-        if not len(self._waiting):
-            self._give_back()
-        return len(self._waiting) > 0
+        return True
 
     def _give_back(self) -> None:
         self._words[self._block * BLOCK_SIZE // 4 + _STATUS] = 0

@@ -26,12 +26,11 @@ if TYPE_CHECKING:
     from allhops.net.batch.wire import Way
 
 SLICE = 32
-"""Probes in one system call. A call costs as much as a fifth of a probe, and a slice's stamps err by a part of its
-duration: with 256, interpolated ones by 11 us in the median and 55 in the worst of a hundred."""
+"""Probes in one system call. With 128 a probe costs no less (0.97 us by a packet socket, 0.92 with 32), and a slice's
+stamps err by a part of its duration: with 64 probes by 16 us in the median, with 256 by up to 82."""
 QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 _SAME = {errno.ENXIO: errno.ENODEV}
 """What a packet socket says of an interface that is gone, and what everybody else says."""
-_PLACES = np.arange(SLICE)
 
 
 class _Name(NamedTuple):
@@ -69,23 +68,30 @@ def hand_over(
 def _send_aimed(descriptor: int, messages: Messages, block: Block, count: int) -> bool:
     """Send messages 0 to `count`; whether there is a point in going on."""
     start, end = block.handed, block.handed + count
-    sent_ns = np.frombuffer(block.sent_ns, np.int64)
-    while block.handed < end:
+    places, clocks = [start], [time.time_ns()]
+    goes_on = True
+    while goes_on and block.handed < end:
         at = block.handed
-        before = time.time_ns()
         taken, code = messages.send(descriptor, at - start, min(SLICE, end - at))
-        if taken:
-            sent_ns[at : at + taken] = before + _PLACES[:taken] * (time.time_ns() - before) // taken
-            block.handed += taken
-        elif code in QUEUE_IS_FULL:
-            return False
-        elif code != errno.EINTR:
-            code = _SAME.get(code, code)
-            block.sent_ns[at], block.errors[at] = before, code
-            block.handed += 1
-            if code in NETWORK_IS_DOWN:
-                return False
-    return True
+        if code in QUEUE_IS_FULL:
+            goes_on = False
+        elif code and code != errno.EINTR:
+            block.errors[at] = code = _SAME.get(code, code)
+            taken = 1
+            goes_on = code not in NETWORK_IS_DOWN
+        block.handed += taken
+        places.append(block.handed)
+        clocks.append(time.time_ns())
+    _stamp(block, places, clocks)
+    return goes_on
+
+
+def _stamp(block: Block, places: list[int], clocks: list[int]) -> None:
+    """Spread the probes between two readings of the clock evenly; `places` are how many had been handed at each."""
+    first, last = places[0], places[-1]
+    since_ns = np.array(clocks) - clocks[0]  # a float has no room for nanoseconds since 1970
+    spread = np.interp(np.arange(first, last), places, since_ns).astype(np.int64)
+    np.frombuffer(block.sent_ns, np.int64)[first:last] = clocks[0] + spread
 
 
 class RawSender:

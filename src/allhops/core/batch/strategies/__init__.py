@@ -21,7 +21,8 @@ class Asked(NamedTuple):
     """What to send now, and for whom nothing is left to ask."""
 
     slots: NDArray[int64]
-    """(m,): each unsent so far; in any order, the window spreads them."""
+    """(m,): each unsent so far; in any order, the window spreads them. Of the courses that the strategy was asked
+    about, and of some that it has held back until now."""
     done: NDArray[bool_]
     """(n,), one for each course that the strategy was asked about: it ends. Those without slots must be done."""
 
@@ -46,15 +47,21 @@ class Strategy(Protocol):
     """Slots that it needs in each row besides those that the caller asked for."""
 
     def begin(self, plan: Plan) -> NDArray[int64]:
-        """First slots of a new window: at least one for every course."""
+        """First slots of a new window. Courses without any are held back: `proceed` asks for them when others end.
+
+        So while one course is held back another one must be under way.
+        """
         ...
 
     def proceed(self, plan: Plan, survey: Survey) -> Asked:
-        """Go on with the courses of a survey, in its order."""
+        """Go on with the courses of a survey, in its order. A course that was held back is no longer."""
         ...
 
     def inherited(self, plan: Plan, survey: Survey) -> Inheritance | None:
-        """Hops of courses that end now which they owe to others; None for none. Called once for each course."""
+        """Hops of courses that end now which they owe to others; None for none.
+
+        Called once for each course, right after the `proceed` that ended it, or when the window ends it itself.
+        """
         ...
 
 

@@ -1,0 +1,100 @@
+"""Who of a window waits for whom: a destination is asked when its neighbours have told how far it may be.
+
+Sorted by address, every 512th destination is asked at once, without knowing anything. The ones halfway between wait
+for them, and so on down to every second one, which waits for the destinations on both sides of it. So everybody but the
+first few has a neighbour that is known, most of them the nearest there is. Who has a nearer one among the destinations
+of earlier windows does not wait. This file knows no packet and no clock.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allhops.core.batch.strategies.distances import NO_BITS, UNKNOWN, common_bits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from allhops.core.batch.strategies.distances import Distances
+
+STRIDES = (512, 128, 32, 16, 8, 4, 2, 1)
+"""Places between those that are asked together. The first steps are wide: few destinations pay for them, and each step
+costs the time of a trace."""
+USUAL = 0.75
+"""Quantile: half of a dense list are asked next to a neighbour, and a quarter two places away."""
+_NOBODY = -1
+
+
+class Neighbours:
+    """The courses of one window, `keys` being those of their destinations (see distances.py).
+
+    Columns (courses,): `is_held` while a course waits; once it does not, `expected_ttl` is the distance of the nearest
+    neighbour that is known, `UNKNOWN` for none, and `bits` how many they have in common.
+    """
+
+    def __init__(self, keys: NDArray[np.uint64], known: Distances) -> None:
+        self.keys = keys
+        self.last_ttl = np.full(len(keys), UNKNOWN, np.int16)
+        """Distance of those that have ended, `UNKNOWN` for those that never answered."""
+        self.expected_ttl, self.bits = known.nearest(keys)
+        self._has_ended = np.zeros(len(keys), np.bool_)
+        self._left, self._right = _sides(keys)
+        wait_bits = np.maximum(self._bits_with(self._left), self._bits_with(self._right))
+        self.is_held = wait_bits > self.bits
+        usual = np.maximum(wait_bits, self.bits)
+        self.usual_bits = int(np.quantile(usual, USUAL)) if len(usual) else 0
+        """Bits that a destination of this window has in common with its nearest neighbour: how dense the list is."""
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether nobody is left."""
+        return bool(self._has_ended.all())
+
+    def end(self, courses: NDArray[np.int64]) -> None:
+        """These have ended."""
+        self._has_ended[courses] = True
+        self.is_held[courses] = False
+
+    def release(self) -> NDArray[np.int64]:
+        """The courses whose wait is over."""
+        held = np.flatnonzero(self.is_held)
+        left, right = self._left[held], self._right[held]
+        ready = (self._has_ended[left] | (left == _NOBODY)) & (self._has_ended[right] | (right == _NOBODY))
+        released: NDArray[np.int64] = held[ready]
+        self.let_go(released)
+        return released
+
+    def let_go(self, courses: NDArray[np.int64]) -> None:
+        """These wait no longer: they make do with what is known by now."""
+        self.is_held[courses] = False
+        for side in (self._left[courses], self._right[courses]):
+            ttl = np.where(side == _NOBODY, UNKNOWN, self.last_ttl[side])
+            bits = np.where(ttl == UNKNOWN, NO_BITS, common_bits(self.keys[courses], self.keys[side]))
+            # Of two that are equally near the farther one: a start too far away costs less than one too near.
+            better = (bits > self.bits[courses]) | ((bits == self.bits[courses]) & (ttl > self.expected_ttl[courses]))
+            self.expected_ttl[courses[better]] = ttl[better]
+            self.bits[courses[better]] = bits[better]
+
+    def _bits_with(self, side: NDArray[np.int64]) -> NDArray[np.int16]:
+        return np.where(side == _NOBODY, np.int16(NO_BITS), common_bits(self.keys, self.keys[side]))
+
+
+def _sides(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each course those that it waits for, before and after it in the order of addresses."""
+    courses = len(keys)
+    order = np.argsort(keys, kind="stable")
+    rank = np.empty(courses, np.int64)
+    rank[order] = np.arange(courses)
+    wider = np.zeros(courses, np.int64)
+    for wide, narrow in pairwise(STRIDES):
+        wider[(rank % narrow == 0) & (rank % wide != 0) & (wider == 0)] = wide
+    left = rank - rank % np.maximum(wider, 1)
+    right = left + wider
+    waits = wider > 0
+    return (
+        np.where(waits, order[left], _NOBODY),
+        np.where(waits & (right < courses), order[np.minimum(right, courses - 1)], _NOBODY),
+    )
