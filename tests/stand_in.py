@@ -9,29 +9,39 @@ import asyncio
 import random
 import sys
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Self
+
+import numpy as np
 
 from allhops.cli import main
 from allhops.cli.batch import run
-from allhops.model import Flow, Hop, Probe, ProbeState, Protocol, Reply, ReplyKind, StopReason, Trace
-from allhops.net.batch.feed import Refused
+from allhops.core.harvest import STOP_REASONS, Harvest
+from allhops.core.ledger import ADDRESS_BYTES, ANSWERED, CANCELLED, LOCAL_ERROR, Ledger
+from allhops.core.plan import Plan
+from allhops.model import StopReason
 from allhops.net.batch.stats import Stats
+from allhops.options import TraceOptions
+from allhops.wire.classify import DESTINATION, TIME_EXCEEDED
+from allhops.wire.probes import LAYOUTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 
     from allhops.cli.batch.arguments import BatchRequest
-    from allhops.core.harvest import Harvest
     from allhops.model import Address
-    from allhops.net.batch.feed import Destination
+    from allhops.net.batch.feed import Destination, Refused
 
 WINDOW = 20
-ROUTER = IPv4Address("10.255.255.1")
+ROUTERS: dict[int, Address] = {4: IPv4Address("10.255.255.1"), 6: IPv6Address("2001:db8::1:1")}
+ENETUNREACH = 101
+
+Path = list[list["Address"]]
+"""Who answered at each TTL."""
 
 
 class StandIn:
-    """Ends each trace after up to `longest_s`, out of order; `unreachable` destinations end as `local_error`."""
+    """Ends each course after up to `longest_s`, out of order; `unreachable` destinations end as `local_error`."""
 
     def __init__(self, longest_s: float = 0.0, unreachable: frozenset[str] = frozenset()) -> None:
         self.stats = Stats()
@@ -53,57 +63,82 @@ class StandIn:
             self.fed.append(destination)
             waiting.append(destination)
             if len(waiting) == WINDOW:
-                async for trace in self._ended(waiting):
-                    yield trace
+                async for harvest in self._ended(waiting):
+                    yield harvest
                 waiting = []
-        async for trace in self._ended(waiting):
-            yield trace
+        async for harvest in self._ended(waiting):
+            yield harvest
 
     def stop(self, *, discard: bool) -> None:
         self._discards = discard
         self._stopped.set()
 
-    async def _ended(self, window: list[Destination]) -> AsyncGenerator[Refused, None]:
+    async def _ended(self, window: list[Destination]) -> AsyncGenerator[Harvest, None]:
         for destination in random.sample(window, len(window)):
             if self._longest_s:
                 await asyncio.sleep(random.uniform(0, self._longest_s))
-            self.stats = replace(self.stats, sent=self.stats.sent + 2)
-            if not self._stopped.is_set():
-                yield Refused(destination.position, self._trace(destination))
-            else:
-                self.stats = replace(self.stats, cancelled=self.stats.cancelled + 2)
-                if not self._discards:
-                    trace = path_to(destination.name, destination.address, StopReason.INTERRUPTED)
-                    yield Refused(destination.position, trace)
+            reason = self._reason(destination)
+            self._count(reason)
+            if not (self._discards and reason is StopReason.INTERRUPTED):
+                path: Path = [[ROUTERS[destination.address.version]], [destination.address]]
+                yield harvest_of([destination], [path], reason)
 
-    def _trace(self, destination: Destination) -> Trace:
-        if destination.name in self._unreachable:
-            self.stats = replace(self.stats, local_error=self.stats.local_error + 2)
-            return path_to(destination.name, destination.address, StopReason.LOCAL_ERROR)
-        self.stats = replace(self.stats, answered=self.stats.answered + 2)
-        return path_to(destination.name, destination.address)
+    def _reason(self, destination: Destination) -> StopReason:
+        if self._stopped.is_set():
+            return StopReason.INTERRUPTED
+        return StopReason.LOCAL_ERROR if destination.name in self._unreachable else StopReason.REACHED
+
+    def _count(self, reason: StopReason) -> None:
+        end = {StopReason.REACHED: "answered", StopReason.LOCAL_ERROR: "local_error"}.get(reason, "cancelled")
+        self.stats = replace(self.stats, sent=self.stats.sent + 2, **{end: getattr(self.stats, end) + 2})
 
 
-def path_to(name: str, address: Address, reason: StopReason = StopReason.REACHED) -> Trace:
-    """A router and the destination; nothing unless it was reached."""
-    hops = (_hop(1, ROUTER, ReplyKind.TIME_EXCEEDED), _hop(2, address, ReplyKind.DESTINATION))
-    return Trace(
-        destination=name,
-        address=address,
-        source=IPv4Address("192.0.2.1"),
-        protocol=Protocol.UDP,
-        flow=Flow(source_port=40_000, destination_port=33_434),
-        started_at_ns=0,
-        duration_ns=0,
-        stop_reason=reason,
-        hops=hops if reason is StopReason.REACHED else (),
-        error="no route to that network" if reason is StopReason.LOCAL_ERROR else None,
+def harvest_of(
+    destinations: Sequence[Destination], paths: Sequence[Path], reason: StopReason = StopReason.REACHED
+) -> Harvest:
+    """Courses of one IP version that ended in the same way; their paths are shown if they were reached."""
+    count, options = len(destinations), TraceOptions(max_ttl=max(map(len, paths)))
+    layout = LAYOUTS[options.protocol, destinations[0].address.version]
+    plan = Plan(
+        layout=layout,
+        options=options,
+        destinations=tuple(destination.address.packed for destination in destinations),
+        source=bytes(layout.family.address_size),
+        source_ports=(40_000,),
+        key=1,
+        cookie=b"abcd",
+        size=layout.family.default_size,
+        spare_attempts=0,
+    )
+    ledger = Ledger(plan.slots)
+    for course, path in enumerate(paths):
+        for ttl, responders in enumerate(path, 1):
+            for slot, responder in zip(plan.row(course, ttl), responders, strict=False):
+                is_heard = reason is StopReason.REACHED
+                ledger.state[slot] = ANSWERED if is_heard else _STATES[reason]
+                if is_heard:
+                    ledger.kind[slot] = DESTINATION if ttl == len(path) else TIME_EXCEEDED
+                    start = slot * ADDRESS_BYTES
+                    ledger.responder[start : start + ADDRESS_BYTES] = responder.packed.ljust(ADDRESS_BYTES, b"\0")
+    lengths = np.array([len(path) if reason is StopReason.REACHED else 0 for path in paths], np.int16)
+    return Harvest(
+        plan=plan,
+        ledger=ledger,
+        names=[destination.name for destination in destinations],
+        positions=np.array([destination.position for destination in destinations]),
+        courses=np.arange(count),
+        stop=np.full(count, STOP_REASONS.index(reason), np.uint8),
+        end_ttl=lengths,
+        last_ttl=lengths,
+        started_ns=np.zeros(count, np.int64),
+        duration_ns=np.zeros(count, np.int64),
+        errors=np.full(count, ENETUNREACH if reason is StopReason.LOCAL_ERROR else 0, np.uint16),
+        inherited=None,
+        backend="simulated",
     )
 
 
-def _hop(ttl: int, address: Address, kind: ReplyKind) -> Hop:
-    reply = Reply(address=address, kind=kind, rtt_ns=1_000_000, icmp_type=11, icmp_code=0, reply_ttl=64, quoted_ttl=1)
-    return Hop(ttl=ttl, probes=(Probe(attempt=1, probe_ttl=ttl, state=ProbeState.ANSWERED, reply=reply),))
+_STATES = {StopReason.LOCAL_ERROR: LOCAL_ERROR, StopReason.INTERRUPTED: CANCELLED}
 
 
 def slow_engine(request: BatchRequest) -> StandIn:

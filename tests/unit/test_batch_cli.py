@@ -6,11 +6,13 @@ import errno
 import json
 import os
 import random
+import re
 import signal
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pyarrow import parquet
 
 from allhops.api import BATCH_RATE_PPS
 from allhops.cli import main
@@ -18,18 +20,19 @@ from allhops.cli.arguments import BACKENDS
 from allhops.cli.batch import outputs, run
 from allhops.cli.batch.arguments import STRATEGIES, read_batch_arguments
 from allhops.cli.batch.console import MAX_COMPLAINTS, Console
-from allhops.cli.batch.finished import Finished
+from allhops.cli.batch.finished import read_json_lines
 from allhops.cli.batch.shard import Shard
 from allhops.errors import PrivilegeError
-from allhops.model import Protocol
+from allhops.model import Protocol, StopReason
 from allhops.options import TraceOptions
 from tests.stand_in import StandIn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from allhops.cli.batch.arguments import BatchRequest
+    from allhops.net.batch.feed import Destination
 
 MANY = "".join(f"192.0.2.{last}\n" for last in range(1, 41))
 
@@ -92,10 +95,13 @@ BAD_ARGUMENTS: list[tuple[list[str], str | None]] = [
     (["--seed", "x", "x"], f"--seed: write a whole number, not 'x' {HINT}"),
     (["--strategy", "best", "x"], None),
     (["-q", "0", "x"], "-q/--attempts must be a whole number from 1 to 10, not 0"),
-    (["-o", "x.csv", "x"], "-o 'x.csv': the name must end in .jsonl"),
+    (["-o", "x.csv", "x"], "-o 'x.csv': the name must end in .jsonl or .parquet"),
     (["--resume", "x"], "--resume needs a file of results: name it with -o"),
     (["--force", "-o", "-", "x"], "--force needs a file of results: name it with -o"),
     (["--force", "--resume", "-o", "a.jsonl", "x"], "--force contradicts --resume: drop one of them"),
+    (["--simulate", "demo", "x"], f"--simulate: write synthetic:1 or another number, not 'demo' {HINT}"),
+    (["--simulate", "synthetic:1", "-i", "lo", "x"], "-i/--interface contradicts --simulate: drop one of them"),
+    (["--source-port", "9", "x"], None),
     (["--mtu", "x"], f"--mtu: no such option {HINT}; write -- before a FILE that begins with -"),
     (["-4", "-6", "x"], "-6 contradicts -4: drop one of them"),
 ]
@@ -359,13 +365,11 @@ def test_cut_at_every_byte_only_whole_lines_count(tmp_path: Path, capfd: pytest.
     for cut in range(len(whole) + 1):
         out.write_bytes(whole[:cut])
         descriptor = os.open(out, os.O_RDONLY)
-        finished = Finished(descriptor, str(out))
+        finished, size = read_json_lines(descriptor, str(out))
         os.close(descriptor)
-        assert finished.size == whole.rfind(b"\n", 0, cut) + 1
-        assert finished.lines == whole[:cut].count(b"\n")
+        assert size == whole.rfind(b"\n", 0, cut) + 1
         known = finished.known
-        keys = [*known.addresses.values(), known.names, known.lines]
-        assert sum(map(len, keys)) >= finished.lines
+        assert sum(map(len, (*known.addresses.values(), known.lines))) == whole[:cut].count(b"\n")
 
 
 def test_zeros_behind_a_power_failure_are_dropped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -466,3 +470,59 @@ def test_a_disk_that_fails_to_sync(
     monkeypatch.setattr(os, "fsync", fail)
     assert main(["batch", str(listed), "-o", str(tmp_path / "out.jsonl")]) == 74
     assert "Input/output error" in capfd.readouterr().err
+
+
+# The real engine, and tables
+
+
+def test_a_computed_internet(listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.undo()
+    listed.write_text("20.0.0.1\n20.0.1.0/30\n192.0.2.1\n2001:db8::1\nno.example\n")
+    assert main(["batch", "--simulate", "synthetic:1", "-q1", "--rate", "max", str(listed)]) == 1
+    out, err = capfd.readouterr()
+    told = {record["destination"]: record for record in map(json.loads, out.splitlines())}
+    assert len(told) == 8
+    assert told["20.0.0.1"]["backend"] == "simulated"
+    assert told["20.0.0.1"]["hops"][0]["probes"][0]["state"] == "answered"
+    assert told["2001:db8::1"]["error"] == "2001:db8::1: the simulated internet has no IPv6"
+    assert told["no.example"]["error"] == "line 5: no.example: no such name, or it has no address"
+    sent, answered, *lost = map(int, re.findall(r"\d+", err.splitlines()[-2].replace(",", "")))
+    assert sent == answered + sum(lost) > 0
+
+
+def test_a_table_is_gone_on_with(
+    tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    listed, out = tmp_path / "list", tmp_path / "out.parquet"
+    listed.write_text(MIXED)
+    command = ["batch", str(listed), "-o", str(out)]
+    with monkeypatch.context() as patched:
+        patched.setattr(StandIn, "_reason", _stop_after(3))
+        assert main(command) == 130
+    assert "the same command with --resume does the rest" in capfd.readouterr().err
+    assert not out.exists()
+    assert main(command) == 2
+    assert capfd.readouterr().err == f"allhops: {out}.parts exists: --resume goes on with it, --force begins anew\n"
+    assert main([*command, "--resume", "-m", "9"]) == 2
+    assert "-m/--max-ttl was 30 and is now 9" in capfd.readouterr().err
+    assert main([*command, "--resume"]) == 1
+    assert len(opened.fed) == 3
+    rows = parquet.ParquetFile(out).read().to_pylist()
+    records = {(row["destination"], row["position"], row["error"]) for row in rows}
+    assert sorted(position for _, position, _ in records) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10]
+    assert main([*command, "--resume"]) == 1
+    assert "11 destinations: 0 traced, 10 finished before, 1 duplicates\n" in capfd.readouterr().err
+
+
+def _stop_after(count: int) -> Callable[[StandIn, Destination], StopReason]:
+    """An engine that is interrupted by a signal."""
+    ended = 0
+
+    def reason(self: StandIn, destination: Destination) -> StopReason:
+        nonlocal ended
+        ended += 1
+        if ended == count + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return StopReason.REACHED if ended <= count else StopReason.INTERRUPTED
+
+    return reason

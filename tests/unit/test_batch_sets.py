@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import tracemalloc
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,8 @@ from allhops.cli.batch.keys import address_keys, addresses_of, name_key, range_k
 from allhops.cli.batch.keyset import KeySet
 from allhops.cli.batch.shard import Shard
 from allhops.cli.batch.tally import Distinct, Tally
-from allhops.model import Hop
-from tests.stand_in import path_to
+from allhops.net.batch.feed import Destination
+from tests.stand_in import Path, harvest_of
 
 if TYPE_CHECKING:
     from allhops.model import Address
@@ -133,18 +132,22 @@ def test_counts_are_exact_until_they_say_about() -> None:
     assert abs(many.count - 200_000) < 200_000 * 4 / 2_048**0.5
 
 
-def test_links_are_neighbours_that_were_measured() -> None:
+A, B, C, END = (IPv4Address(f"192.0.2.{last}") for last in (1, 2, 3, 9))
+PATHS: list[tuple[list[Path], int, int]] = [
+    ([[[A], [END]]], 2, 1),
+    ([[[A], [END]], [[A], [END]]], 2, 1),
+    ([[[A], [], [END]]], 2, 0),
+    ([[[A], [B], [END]], [[B], [A]]], 3, 3),
+    ([[[A, A, B], [C, C, END], [END]]], 4, 2 * 2 + 1),
+    ([[[A], [A], [END]]], 2, 1),
+    ([[[], [], []]], 0, 0),
+]
+
+
+@pytest.mark.parametrize(("paths", "addresses", "links"), PATHS)
+def test_links_are_neighbours_that_were_measured(paths: list[Path], addresses: int, links: int) -> None:
+    harvest = harvest_of([Destination(place, f"{place}", END) for place in range(len(paths))], paths)
     tally = Tally()
-    trace = path_to("x", IPv4Address("192.0.2.9"))
-    tally.trace(trace)
-    tally.trace(trace)
-    assert (tally.addresses.count, tally.links.count) == (2, 1)
-    first, last = trace.hops
-    apart = Hop(ttl=4, probes=path_to("y", IPv4Address("192.0.2.10")).hops[1].probes)
-    tally.trace(replace(trace, hops=(first, apart)))
-    assert (tally.addresses.count, tally.links.count) == (3, 1)
-    both = Hop(ttl=2, probes=(*last.probes, *apart.probes, *last.probes))
-    tally.trace(replace(trace, hops=(first, both, Hop(ttl=3, probes=last.probes))))
-    assert (tally.addresses.count, tally.links.count) == (3, 3)
-    tally.trace(replace(trace, hops=()))
-    assert (tally.addresses.count, tally.links.count) == (3, 3)
+    for _ in range(2):
+        tally.harvest(harvest)
+        assert (tally.addresses.count, tally.links.count) == (addresses, links)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from allhops.cli.batch.entries import Entry
     from allhops.model import Address
+    from allhops.net.batch.feed import Refused
 
 # Lines
 
@@ -199,22 +200,23 @@ async def pieces_of(content: bytes, size: int = 1 << 16) -> AsyncIterator[bytes]
         yield content[start : start + size]
 
 
-def nobody(record: Trace) -> None:
-    pytest.fail(f"no line was to be rejected: {record.error}")
+def nobody(record: Refused) -> None:
+    pytest.fail(f"no line was to be rejected: {record.trace.error}")
 
 
 async def fed(
     content: bytes, sieve: Sieve | None = None, lookup: Answers | None = None, size: int = 1 << 16
 ) -> tuple[list[str], list[Trace]]:
     """(what is to be traced, records of what is not)."""
-    records: list[Trace] = []
+    records: list[Refused] = []
     listed = Destinations(
         pieces_of(content, size), TraceOptions(), sieve or Sieve(), records.append, lookup or Answers()
     )
     found = [destination async for destination in listed]
-    assert [destination.position for destination in found] == list(range(len(found)))
+    positions = [destination.position for destination in found] + [told.position for told in records]
+    assert len(set(positions)) == len(positions)
     assert listed.is_exhausted
-    return [f"{destination.name}={destination.address}" for destination in found], records
+    return [f"{destination.name}={destination.address}" for destination in found], [told.trace for told in records]
 
 
 async def test_a_list_with_a_bit_of_everything() -> None:
@@ -238,6 +240,16 @@ async def test_a_list_with_a_bit_of_everything() -> None:
     accounts = sieve.accounts
     assert (accounts.traced, accounts.duplicates, accounts.bad, accounts.unresolved) == (6, 2, 1, 1)
     assert accounts.total == 10
+
+
+async def test_positions_are_those_of_the_list_whatever_is_left_out() -> None:
+    content = b"192.0.2.1\na b\n\n192.0.2.0/30\nno.example\n192.0.2.1\n198.51.100.1\n"
+    told: list[Refused] = []
+    excluded = read_exclusions(b"192.0.2.2")
+    listed = Destinations(pieces_of(content), TraceOptions(), Sieve(exclusions=excluded), told.append, Answers())
+    found = {destination.name: destination.position async for destination in listed}
+    found |= {refused.trace.destination: refused.position for refused in told}
+    assert found == {"a b": 1, "192.0.2.0": 2, "192.0.2.1": 3, "192.0.2.3": 5, "no.example": 6, "198.51.100.1": 8}
 
 
 @pytest.mark.parametrize("size", [1, 5, 1 << 16])

@@ -321,7 +321,9 @@ def test_resume_goes_on(path: Path, joined: bool) -> None:
     output.flush()
     output.close() if joined else output.abandon()
     output = writer(path, resume=True)
-    assert Counter(output.finished()) == Counter(first.names[course] for course in first.courses.tolist())
+    assert Counter(trace.destination for trace in output.finished()) == Counter(
+        first.names[course] for course in first.courses.tolist()
+    )
     output.harvest(second)
     output.close()
     assert destinations(path) == dict.fromkeys(first.names, 10)
@@ -353,7 +355,7 @@ from tests.harvests import likely_harvest
 
 path, moment = Path(sys.argv[1]), sys.argv[2]
 output = parquet.ParquetWriter(path, fingerprint={"list": "a.txt", "attempts": "1"}, resume=True)
-finished = set(output.finished())
+finished = {trace.destination for trace in output.finished()}
 harvest = likely_harvest(1, 20)
 count = 0
 
@@ -417,7 +419,7 @@ def test_a_full_disk_is_the_callers_and_nothing_counts_that_is_not_there(
     assert not [*output.finished()]
     assert not [*(path.parent / "run.parquet.parts").iterdir()]
     output.flush()  # the rows are still there
-    assert sorted(output.finished()) == sorted(harvest.names)
+    assert sorted(trace.destination for trace in output.finished()) == sorted(harvest.names)
     with monkeypatch.context() as context:
         context.setattr("os.fsync", full_disk)
         with pytest.raises(OSError, match="No space left"):

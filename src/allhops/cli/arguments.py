@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BACKENDS = ("auto", "raw", "errqueue")
 """Those of `allhops.net.prober`, which is not imported for --help; the first is the default."""
+_BACKENDS = "raw sockets, which need root, or errqueue, which needs none (default: auto, raw where it is allowed)"
 _HINT = "allhops --help lists the options"
 _GIVEN_BY = "given_by"
 _CONTRADICTIONS = (("interface", "simulate"), ("backend", "simulate"), ("discover_mtu", "size"))
@@ -263,10 +264,11 @@ def add_protocols(group: argparse._ArgumentGroup) -> None:
     _add_choice(group, "-F --dont-fragment", "dont_fragment", True, "forbid routers to fragment probes (IPv4)")
 
 
-def add_backend(group: argparse._ArgumentGroup) -> argparse._ArgumentGroup:
+def add_backend(
+    group: argparse._ArgumentGroup, names: tuple[str, ...] = BACKENDS, text: str = _BACKENDS
+) -> argparse._ArgumentGroup:
     """How probes leave."""
-    text = "raw sockets, which need root, or errqueue, which needs none (default: auto, raw where it is allowed)"
-    group.add_argument("--backend", action=Setting, choices=BACKENDS, metavar="NAME", help=text)
+    group.add_argument("--backend", action=Setting, choices=names, metavar="NAME", help=text)
     return group
 
 

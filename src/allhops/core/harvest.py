@@ -91,7 +91,7 @@ class Harvest:
             yield self
             return
         for start in range(0, len(self), size):
-            yield self._part(slice(start, start + size))
+            yield self.only(slice(start, start + size))
 
     def shown(self) -> Rows:
         """The probes that the hops show: at most `attempts` a hop, those that were answered first.
@@ -195,7 +195,8 @@ class Harvest:
         responder, donor = self.inherited.responder[heir, :size], self.inherited.donor[heir, :size]
         return Inherited(address=address_from(responder.tobytes()), destination=address_from(donor.tobytes()))
 
-    def _part(self, part: slice) -> Harvest:
+    def only(self, part: slice | NDArray[np.bool_]) -> Harvest:
+        """Some of the courses."""
         courses = self.courses[part]
         inherited = self.inherited
         if inherited is not None:

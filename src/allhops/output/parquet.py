@@ -11,12 +11,12 @@ import json
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from time import monotonic
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from allhops.errors import UsageError
-from allhops.output.columns import COLUMNS, SCHEMA, Sheet, stack
+from allhops.output.columns import COLUMNS, SCHEMA, UNKNOWN, Sheet, stack
 from allhops.output.parts import Parts
 from allhops.output.sheets import sheet_of_harvest, sheet_of_trace
 from allhops.output.tables import Tables, integers
@@ -39,6 +39,16 @@ _METADATA = b"allhops"
 _COMPRESSION = "zstd"
 
 
+class Finished(NamedTuple):
+    """A trace that is on the disk."""
+
+    destination: str
+    """As asked for."""
+    address: str | None
+    stop_reason: str | None
+    error: str | None
+
+
 class ParquetWriter:
     """Rows to a file at `path`; nothing of it is there before the first part is.
 
@@ -58,7 +68,7 @@ class ParquetWriter:
         fingerprint: Mapping[str, str],
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._arrow, self._parquet = _import_pyarrow()
+        self._arrow, self._parquet = import_pyarrow()
         self._tables = Tables(self._arrow)
         self._path = Path(path)
         self._parts = Parts(self._path)
@@ -105,20 +115,18 @@ class ParquetWriter:
         self._thread.shutdown()
         self._parts.release()
 
-    def finished(self) -> Iterator[str]:
-        """The destination of each trace that is on the disk, as asked for. To be read before anything is written."""
-        last: tuple[Any, Any] | None = None
-        for table in self._stored(["destination", "position"]):
-            names, positions = table["destination"].combine_chunks(), table["position"].combine_chunks()
-            codes = integers(names.indices)
-            numbers = integers(positions)
-            changes = np.flatnonzero((np.diff(codes) != 0) | (np.diff(numbers) != 0)) + 1
-            texts = names.dictionary.to_pylist()
+    def finished(self) -> Iterator[Finished]:
+        """Each trace that is on the disk. To be read before anything is written."""
+        last: tuple[Any, ...] | None = None
+        for table in self._stored(["destination", "position", "address", "stop_reason", "error"]):
+            positions = integers(table["position"].combine_chunks())
+            destination, *words = (_Words(table[name].combine_chunks()) for name in Finished._fields)
+            changes = np.flatnonzero((np.diff(destination.codes) != 0) | (np.diff(positions) != 0)) + 1
             for at in (0, *changes.tolist()):
-                trace = texts[codes[at]], numbers[at]
-                if trace != last:  # the rows of one trace may go on in the next group
-                    last = trace
-                    yield trace[0]
+                trace = Finished(destination.at(at) or "", *(word.at(at) for word in words))
+                if (positions[at], trace) != last:  # the rows of one trace may go on in the next group
+                    last = positions[at], trace
+                    yield trace
 
     def _check(self, resume: bool) -> None:
         """Whether this file may be written. Raises: UsageError."""
@@ -206,6 +214,19 @@ class ParquetWriter:
                 writer.write_table(self._tables.merged(waiting))
 
 
+class _Words:
+    """One column of text: a code a row, and what the codes mean."""
+
+    def __init__(self, column: Any) -> None:
+        self.codes = integers(column.indices)
+        self._texts: list[str] = column.dictionary.to_pylist()
+
+    def at(self, row: int) -> str | None:
+        """The text of a row; None for null."""
+        code = self.codes[row]
+        return None if code == UNKNOWN else self._texts[code]
+
+
 def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:
     """What is not the same, each as a few words."""
     return [
@@ -215,7 +236,7 @@ def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str
     ]
 
 
-def _import_pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[Any, Any]:
     """The package and its parquet module, 45 ms. Raises: UsageError."""
     try:
         import pyarrow  # an optional dependency

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allhops.api import BATCH_RATE_PPS
 from allhops.cli.arguments import (
-    BACKENDS,
     PACE,
     PROBES,
     WAY_OUT,
@@ -36,7 +35,16 @@ if TYPE_CHECKING:
 STRATEGIES: Final = ("parallel", "frugal")
 MAX_RATE_PPS: Final = 10_000_000.0
 """More than one machine sends from one process, in C or in Python: whoever writes more has mistyped it."""
-OUTPUT_SUFFIXES: Final = (".jsonl",)
+PARQUET: Final = ".parquet"
+OUTPUT_SUFFIXES: Final = (".jsonl", PARQUET)
+SYNTHETIC: Final = "synthetic:"
+"""What --simulate begins with: the rest is the seed of a computed internet."""
+BACKENDS: Final = ("auto", "ring", "raw", "errqueue")
+"""Those of `allhops.net.batch`, which is not imported for --help; the first is the default."""
+_BACKENDS = (
+    "ring (packet sockets) or raw sockets, which need root, or errqueue, which needs none "
+    "(default: auto, the first that is allowed)"
+)
 _HINT = "allhops batch --help lists the options"
 _SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 _EPILOG = """\
@@ -66,6 +74,8 @@ class BatchRequest:
     """None is standard output."""
     resume: bool
     force: bool
+    simulate: int | None
+    """Seed of the computed internet to use; None is the real network."""
 
 
 def read_batch_arguments(argv: Sequence[str]) -> BatchRequest:
@@ -91,6 +101,7 @@ def read_batch_arguments(argv: Sequence[str]) -> BatchRequest:
         output=None if given.output == "-" else given.output,
         resume=given.resume,
         force=given.force,
+        simulate=getattr(given, "simulate", None),
     )
     _check(request)
     return request
@@ -118,12 +129,19 @@ def _parser() -> Parser:
     _add_destinations(group("destinations"))
     probes = group("probes")
     add_protocols(probes)
-    add_values(PROBES, probes)
-    add_values(WAY_OUT, add_backend(group("way out of this machine")))
+    # A batch leases a source port for each window of destinations.
+    add_values(tuple(value for value in PROBES if value.field != "source_port"), probes)
+    add_values(WAY_OUT, add_backend(group("way out of this machine"), BACKENDS, _BACKENDS))
     add_values(PACE, _add_pace(group("waiting and pace")))
     _add_output(group("output"))
-    group("other").add_argument("-h", "--help", action="help", help="show this and exit")
+    _add_other(group("other"))
     return parser
+
+
+def _add_other(group: argparse._ArgumentGroup) -> None:
+    text = f"use a computed internet in 16.0.0.0/4, {SYNTHETIC}1 or any other number"
+    _add(group, "--simulate", "NAME", text, synthetic)
+    group.add_argument("-h", "--help", action="help", help="show this and exit")
 
 
 def _add(group: Any, flags: str, metavar: str, help: str, read: Any = str, **rest: Any) -> None:
@@ -149,7 +167,7 @@ def _add_pace(group: argparse._ArgumentGroup) -> argparse._ArgumentGroup:
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
-    text = "file of results, NAME.jsonl (default: standard output); NAME.jsonl.run says what was asked for"
+    text = "file of results, NAME.jsonl or NAME.parquet (default: standard output, JSON Lines)"
     group.add_argument("-o", "--output", metavar="FILE", help=text)
     group.add_argument("--resume", action="store_true", help="go on with a file of results that was cut short")
     group.add_argument("--force", action="store_true", help="begin anew, whatever is in the file of results")
@@ -163,6 +181,13 @@ def batch_rate(text: str) -> float | None:
     if pps > MAX_RATE_PPS:
         raise ArgumentTypeError(f"{text} probes a second are more than a machine can send: write max")
     return pps
+
+
+def synthetic(text: str) -> int:
+    """The seed of a computed internet."""
+    if not text.startswith(SYNTHETIC):
+        raise ArgumentTypeError(f"write {SYNTHETIC}1 or another number, not {text!r}")
+    return whole_number(text.removeprefix(SYNTHETIC))
 
 
 def shard(text: str) -> Shard:

@@ -6,14 +6,14 @@ What is no destination, and what does not resolve, becomes a record here; what i
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from allhops.cli.batch.entries import Name, Run, Single, read_entry, shown
 from allhops.cli.batch.keys import addresses_of, range_keys
 from allhops.cli.batch.lines import MAX_LINE_BYTES, LineReader
 from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason
-from allhops.net.batch.feed import LOOKUPS, Destination
+from allhops.net.batch.feed import LOOKUPS, Destination, Refused
 from allhops.net.many import untraced
 from allhops.net.resolve import resolve
 
@@ -23,23 +23,32 @@ if TYPE_CHECKING:
     from allhops.cli.batch.entries import Entry
     from allhops.cli.batch.lines import Line
     from allhops.cli.batch.sieve import Sieve
-    from allhops.model import Address, Trace
+    from allhops.model import Address
     from allhops.options import TraceOptions
 
 CHUNK: Final = 4_096
 """Addresses of a prefix that are sieved at once: what numpy needs to cost less than naming them one by one."""
-
-
-_Found = tuple[str, "Address"]
-_Answer = tuple[int, str, "Address | str"]
-"""(number of the line, name, its address or why there is none)."""
 _Result = TypeVar("_Result")
+
+
+class _Asked(NamedTuple):
+    """A name of the list."""
+
+    position: int
+    line: int
+    """Number of its line."""
+    name: str
+
+
+_Answer = tuple[_Asked, "Address | str"]
+"""A name, and its address or why there is none."""
 
 
 class Destinations:
     """An async iterator over what is to be traced; `stop` ends it wherever it waits.
 
-    `reject` gets the record of each line for which nothing can be sent.
+    Each has its place among all that the list asks for, whatever is left out: the same in every run. `reject` gets the
+    records of lines for which nothing can be sent.
     """
 
     def __init__(
@@ -47,7 +56,7 @@ class Destinations:
         pieces: AsyncIterator[bytes],
         options: TraceOptions,
         sieve: Sieve,
-        reject: Callable[[Trace], None],
+        reject: Callable[[Refused], None],
         lookup: Callable[[str, int | None], Awaitable[Address | None]] | None = None,
     ) -> None:
         self.is_exhausted = False
@@ -57,6 +66,8 @@ class Destinations:
         self._sieve = sieve
         self._reject = reject
         self._lookup = lookup
+        self._position = 0
+        """Of the next destination of the list."""
         self._stopped = asyncio.Event()
         self._asked: set[asyncio.Task[_Answer]] = set()
         self._answered: asyncio.Queue[asyncio.Task[_Answer]] = asyncio.Queue()
@@ -66,24 +77,20 @@ class Destinations:
         self._stopped.set()
 
     async def __aiter__(self) -> AsyncIterator[Destination]:
-        position = 0
         try:
             async for found in self._found():
-                if self._stopped.is_set():
-                    return
-                for text, address in found:
-                    self._sieve.accounts.traced += 1
-                    yield Destination(position, text, address)
+                for destination in found:
                     if self._stopped.is_set():
                         return
-                    position += 1
+                    self._sieve.accounts.traced += 1
+                    yield destination
             self.is_exhausted = not self._stopped.is_set()
         finally:
             for task in self._asked:
                 task.cancel()
             await asyncio.gather(*self._asked, return_exceptions=True)
 
-    async def _found(self) -> AsyncIterator[list[_Found]]:
+    async def _found(self) -> AsyncIterator[list[Destination]]:
         reader = LineReader()
         while (piece := await self._or_stopped(anext(self._pieces, None))) is not None:
             async for found in self._told(reader.feed(piece)):
@@ -91,21 +98,22 @@ class Destinations:
         if not self._stopped.is_set():
             async for found in self._told(reader.end()):
                 yield found
-        while self._asked:
+        while self._asked and not self._stopped.is_set():
             yield await self._next_answer()
 
-    async def _told(self, lines: Iterable[Line]) -> AsyncIterator[list[_Found]]:
+    async def _told(self, lines: Iterable[Line]) -> AsyncIterator[list[Destination]]:
         """What lines ask for: prefixes in their place, the rest of a few lines together."""
-        singles: dict[int, list[Single]] = {4: [], 6: []}
-        names: list[tuple[int, str]] = []
+        singles: dict[int, list[Destination]] = {4: [], 6: []}
+        names: list[_Asked] = []
         for line in lines:
+            position = self._position
             match entry := self._read(line):
                 case Single():
-                    singles[entry.address.version].append(entry)
+                    singles[entry.address.version].append(Destination(position, *entry))
                 case Name():
-                    names.append((line.number, entry.text))
+                    names.append(_Asked(position, line.number, entry.text))
                 case Run():
-                    for found in self._of_run(entry):
+                    for found in self._of_run(position, entry):
                         yield found
                         await asyncio.sleep(0)  # all of it may be finished or excluded: the loop has other work
         for version, of_version in singles.items():
@@ -116,59 +124,73 @@ class Destinations:
 
     def _read(self, line: Line) -> Entry | None:
         """What a line asks for; what is no destination is rejected here."""
+        position = self._position
         try:
             if line.is_cut:
                 raise UsageError(f"longer than {MAX_LINE_BYTES} bytes")
-            return read_entry(line.content, self._options.ip_version)
+            entry = read_entry(line.content, self._options.ip_version)
         except (UsageError, ResolveError) as error:
+            self._position += 1
             if self._sieve.line(line.number):
                 self._sieve.accounts.bad += 1
                 text, reason = shown(line.content), str(error)
                 sentence = reason if text in reason else f"{text!r}: {reason}"
-                self._tell(line.number, text, sentence, StopReason.BAD_DESTINATION)
+                self._tell(_Asked(position, line.number, text), sentence, StopReason.BAD_DESTINATION)
             return None
+        if entry is not None:
+            self._position += entry.size if isinstance(entry, Run) else 1
+        return entry
 
-    def _of_run(self, run: Run) -> Iterator[list[_Found]]:
+    def _of_run(self, position: int, run: Run) -> Iterator[list[Destination]]:
         for start in range(0, run.size, CHUNK):
             keys = range_keys(run.version, run.first + start, min(CHUNK, run.size - start))
-            chosen = addresses_of(run.version, self._sieve.run(run.version, keys))
-            yield [(str(address), address) for address in chosen]
+            places = self._sieve.run(run.version, keys)
+            addresses = addresses_of(run.version, keys[places])
+            yield [
+                Destination(place, str(address), address)
+                for place, address in zip((position + start + places).tolist(), addresses, strict=True)
+            ]
 
-    def _of_singles(self, version: int, singles: list[Single]) -> list[_Found]:
+    def _of_singles(self, version: int, singles: list[Destination]) -> list[Destination]:
         chosen = self._sieve.addresses(version, [single.address for single in singles])
         return [singles[place] for place in chosen]
 
-    async def _of_names(self, names: list[tuple[int, str]]) -> AsyncIterator[list[_Found]]:
+    async def _of_names(self, names: list[_Asked]) -> AsyncIterator[list[Destination]]:
         """Ask for each as soon as there is room; meanwhile those that were answered."""
-        for place in self._sieve.names([name for _, name in names]):
+        for place in self._sieve.names([asked.name for asked in names]):
             while len(self._asked) >= LOOKUPS:
                 yield await self._next_answer()
-            task = asyncio.ensure_future(self._resolve(*names[place]))
+                if self._stopped.is_set():
+                    return
+            task = asyncio.ensure_future(self._resolve(names[place]))
             task.add_done_callback(self._answered.put_nowait)
             self._asked.add(task)
         while not self._answered.empty():
             yield await self._next_answer()
 
-    async def _resolve(self, number: int, name: str) -> _Answer:
+    async def _resolve(self, asked: _Asked) -> _Answer:
         try:
-            return number, name, await resolve(name, self._options.ip_version, self._lookup)
+            return asked, await resolve(asked.name, self._options.ip_version, self._lookup)
         except (ResolveError, UsageError) as error:
-            return number, name, str(error)
+            return asked, str(error)
 
-    async def _next_answer(self) -> list[_Found]:
+    async def _next_answer(self) -> list[Destination]:
         task = await self._or_stopped(self._answered.get())
         if task is None:
             return []
         self._asked.discard(task)
-        number, name, answer = task.result()
+        asked, answer = task.result()
         if isinstance(answer, str):
             self._sieve.accounts.unresolved += 1
-            self._tell(number, name, answer, StopReason.LOCAL_ERROR)
+            self._tell(asked, answer, StopReason.LOCAL_ERROR)
             return []
-        return [(name, answer)] if self._sieve.addresses(answer.version, [answer], resolved=True) else []
+        if not self._sieve.addresses(answer.version, [answer], resolved=True):
+            return []
+        return [Destination(asked.position, asked.name, answer)]
 
-    def _tell(self, number: int, text: str, reason: str, stop: StopReason) -> None:
-        self._reject(untraced(text, self._options, f"line {number}: {reason}", stop))
+    def _tell(self, asked: _Asked, reason: str, stop: StopReason) -> None:
+        record = untraced(asked.name, self._options, f"line {asked.line}: {reason}", stop)
+        self._reject(Refused(asked.position, record))
 
     async def _or_stopped(self, awaited: Awaitable[_Result | None]) -> _Result | None:
         """The result, or None as soon as `stop` is called."""

@@ -1,4 +1,4 @@
-"""What a file of JSON Lines holds already: which destinations are finished, and where its last whole line ends.
+"""What an earlier run has finished, from its records; of JSON Lines also where the last whole line ends.
 
 A line is written in one call, so what a killed process leaves is whole lines and perhaps the beginning of one. What a
 machine that lost its power leaves may end in zeros. This file knows no list and no network.
@@ -34,68 +34,43 @@ _LINE = re.compile(r"line (\d+): ")
 
 
 class Finished:
-    """Reads a file from its start; see `known` and `size` then.
+    """What records say, as sets; see `known`."""
 
-    Raises: UsageError for a line in the middle that is none of ours: what was meant with it would be lost.
-    """
-
-    def __init__(self, descriptor: int, path: str) -> None:
+    def __init__(self) -> None:
         self.known = Known()
-        self.size = 0
-        """Bytes of the whole lines."""
-        self.lines = 0
         self.failures = 0
-        """Lines that tell why something could not be traced."""
+        """Records that tell why something could not be traced."""
+        self._noted = 0
         self._addresses: dict[int, list[Address]] = {4: [], 6: []}
         self._names: list[str] = []
         self._numbers: list[int] = []
-        for head, length in _whole_lines(descriptor):
-            if not self._take(head):
-                raise UsageError(f"{path}: line {self.lines + 1} is damaged or not ours: take it out, or use --force")
-            self.lines += 1
-            self.size += length
-            if self.lines % _AT_ONCE == 0:
-                self._settle()
-        self._settle()
 
-    def _take(self, head: bytes) -> bool:
-        """Note whose line this is; False for nobody's."""
-        match = _HEAD.match(head)
-        if match is None:
+    def take(self, name: str, address: str | None, stop_reason: str | None = None, error: str | None = None) -> bool:
+        """Note one record; False for one that is none of ours. The last two are asked for where there is no address."""
+        self._noted += 1
+        if self._noted % _AT_ONCE == 0:
+            self.settle()
+        if address is None and stop_reason == StopReason.BAD_DESTINATION:
+            return self._take_line(error or "")
+        literal = _address(name if address is None else address)
+        if address is not None and literal is None:
             return False
-        name = _text(match[1])
-        if match[3] is None:
-            return name is not None and self._take_untraced(head, name)
-        address = _address(match[3].decode("ascii", "replace"))
-        if address is None or name is None:
-            return False
-        self._addresses[address.version].append(address)
-        if match[1] != match[2]:
+        if literal is not None:
+            self._addresses[literal.version].append(literal)
+        if name != address:
             self._names.append(name)
+        self.failures += address is None
         return True
 
-    def _take_untraced(self, head: bytes, name: str) -> bool:
-        """A record without address: a line that is no destination, a name, an address that nothing was sent to."""
-        try:
-            record: dict[str, Any] = json.loads(head)
-            reason, error = record["stop_reason"], record["error"] or ""
-        except (ValueError, KeyError):
-            return False
-        if reason == StopReason.BAD_DESTINATION:
-            number = _LINE.match(error)
-            if number is not None:
-                self.failures += 1
-                self._numbers.append(int(number[1]))
-            return number is not None
-        address = _address(name)
-        self.failures += 1
-        if address is not None:
-            self._addresses[address.version].append(address)
-        else:
-            self._names.append(name)
-        return True
+    def _take_line(self, error: str) -> bool:
+        """A line that is no destination: its number is who it is, for the same junk may stand on many lines."""
+        number = _LINE.match(error)
+        if number is not None:
+            self._numbers.append(int(number[1]))
+            self.failures += 1
+        return number is not None
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Add what was noted to the sets."""
         for version, addresses in self._addresses.items():
             if addresses:
@@ -107,6 +82,34 @@ class Finished:
         if self._numbers:
             self.known.lines.admit(np.array(self._numbers, np.uint64))
             self._numbers.clear()
+
+
+def read_json_lines(descriptor: int, path: str) -> tuple[Finished, int]:
+    """What a file holds, and the bytes of its whole lines.
+
+    Raises: UsageError for a line in the middle that is none of ours: what was meant with it would be lost.
+    """
+    finished, size = Finished(), 0
+    for number, (head, length) in enumerate(_whole_lines(descriptor), 1):
+        if not _take_line(finished, head):
+            raise UsageError(f"{path}: line {number} is damaged or not ours: take it out, or use --force")
+        size += length
+    finished.settle()
+    return finished, size
+
+
+def _take_line(finished: Finished, head: bytes) -> bool:
+    match = _HEAD.match(head)
+    if match is None:
+        return False
+    try:
+        name: str = json.loads(match[1])
+        if match[3] is not None:
+            return finished.take(name, match[3].decode("ascii"))
+        record: dict[str, Any] = json.loads(head)  # without hops it is short
+        return finished.take(name, None, record["stop_reason"], record["error"])
+    except (ValueError, KeyError):
+        return False
 
 
 def _whole_lines(descriptor: int) -> Iterator[tuple[bytes, int]]:
@@ -125,14 +128,6 @@ def _whole_lines(descriptor: int) -> Iterator[tuple[bytes, int]]:
         head += piece[start : start + MAX_HEAD_BYTES - len(head)]
         length += len(piece) - start
         last = piece[-1:]
-
-
-def _text(literal: bytes) -> str | None:
-    try:
-        text: str = json.loads(literal)
-    except ValueError:
-        return None
-    return text
 
 
 def _address(text: str) -> Address | None:

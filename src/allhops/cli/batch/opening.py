@@ -1,6 +1,6 @@
 """Which output a request means, and what of it there is already.
 
-    no FILE          FILE.run is written, then FILE
+    no FILE          NAME.jsonl.run is written, then NAME.jsonl; NAME.parquet.parts, in the end NAME.parquet
     FILE             refused, unless --resume goes on with it or --force begins anew
     no regular file  a stream: nothing to resume
 
@@ -14,8 +14,9 @@ import stat
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from allhops.cli.batch.finished import Finished
-from allhops.cli.batch.outputs import FileError, JsonLinesFile, JsonLinesStream, open_alone
+from allhops.cli.batch.arguments import PARQUET
+from allhops.cli.batch.finished import Finished, read_json_lines
+from allhops.cli.batch.outputs import FileError, JsonLinesFile, JsonLinesStream, ParquetFile, open_alone
 from allhops.cli.batch.run_file import SUFFIX, read_run_file, requested, sync_directory
 from allhops.cli.batch.sieve import Known
 from allhops.cli.streams import OutputError
@@ -24,7 +25,11 @@ from allhops.errors import UsageError
 if TYPE_CHECKING:
     from allhops.cli.batch.arguments import BatchRequest
     from allhops.cli.batch.outputs import Output
-    from allhops.cli.batch.source import Reading
+    from allhops.cli.batch.run_file import RunFile
+
+
+_PARTS = ".parts"
+"""Behind the name of a Parquet file: the directory of what is not joined yet."""
 
 
 class Opened(NamedTuple):
@@ -39,45 +44,66 @@ class Opened(NamedTuple):
     """Of those, how many could not be traced."""
 
 
-def open_output(request: BatchRequest, reading: Reading | None, excluded: bytes | None) -> Opened:
-    """Raises: UsageError, FileError, OutputError."""
-    if request.output is None:
+def open_output(request: BatchRequest, list_sha256: str | None, excluded: bytes | None) -> Opened:
+    """The output; `list_sha256` is None for a list that flows by.
+
+    Raises: UsageError, FileError, OutputError.
+    """
+    path = request.output
+    if path is None:
         return Opened(JsonLinesStream(_standard_output()), False, Known())
-    if _is_stream(request.output):
-        return Opened(JsonLinesStream(_opened_stream(request.output)), False, Known())
-    if request.resume and os.path.exists(request.output):
-        return _resumed(request, reading, excluded, request.output)
-    return _begun(request, reading, excluded, request.output)
+    if _is_stream(path):
+        return Opened(JsonLinesStream(_opened_stream(path)), False, Known())
+    asked = requested(request, list_sha256, excluded)
+    for there in filter(os.path.exists, (path, path + _PARTS)):
+        if not request.resume and not request.force:
+            raise UsageError(f"{there} exists: --resume goes on with it, --force begins anew")
+        if request.resume and list_sha256 is None:
+            raise UsageError("--resume reads the list once more, to be sure that it is the same: give it as a file")
+    if path.endswith(PARQUET):
+        return _parquet(request, asked, path)
+    if request.resume and os.path.exists(path):
+        return _resumed(asked, path)
+    return _begun(asked, path)
 
 
-def _begun(request: BatchRequest, reading: Reading | None, excluded: bytes | None, path: str) -> Opened:
+def _begun(asked: RunFile, path: str) -> Opened:
     """A new file, or an old one made new."""
-    if os.path.exists(path) and not request.force:
-        raise UsageError(f"{path} exists: --resume goes on with it, --force begins anew")
-    run_file = requested(request, reading and reading.sha256, excluded)
     if os.path.exists(path):  # whatever happens next, old results must not stand beside the new FILE.run
         os.close(open_alone(path, anew=True))
         os.unlink(path)
         sync_directory(path)
     try:
-        run_file.write(path + SUFFIX)
+        asked.write(path + SUFFIX)
     except OSError as error:
         raise FileError(path + SUFFIX, error) from error
     output = JsonLinesFile(open_alone(path, anew=True), path, 0)
     sync_directory(path)
-    return Opened(output, reading is not None, Known())
+    return Opened(output, asked.list_sha256 is not None, Known())
 
 
-def _resumed(request: BatchRequest, reading: Reading | None, excluded: bytes | None, path: str) -> Opened:
+def _resumed(asked: RunFile, path: str) -> Opened:
     """The file of a run that was cut short."""
-    if reading is None:
-        raise UsageError("--resume reads the list once more, to be sure that it is the same: give it as a file")
-    before = read_run_file(path + SUFFIX)
-    if differences := requested(request, reading.sha256, excluded).differences(before):
+    if differences := asked.differences(read_run_file(path + SUFFIX)):
         raise UsageError(f"{path} was begun differently: {'; '.join(differences)}; --force begins anew")
     descriptor = open_alone(path, anew=False)
-    finished = Finished(descriptor, path)
-    return Opened(JsonLinesFile(descriptor, path, finished.size), True, finished.known, finished.failures)
+    finished, size = read_json_lines(descriptor, path)
+    return Opened(JsonLinesFile(descriptor, path, size), True, finished.known, finished.failures)
+
+
+def _parquet(request: BatchRequest, asked: RunFile, path: str) -> Opened:
+    """A file that knows itself what was asked for."""
+    from allhops.output.parquet import ParquetWriter  # an optional dependency
+
+    try:
+        writer = ParquetWriter(path, resume=request.resume, force=request.force, fingerprint=asked.fingerprint())
+        finished = Finished()
+        for trace in writer.finished():
+            finished.take(*trace)
+        finished.settle()
+    except OSError as error:
+        raise FileError(path, error) from error
+    return Opened(ParquetFile(writer, path), asked.list_sha256 is not None, finished.known, finished.failures)
 
 
 def _standard_output() -> int:

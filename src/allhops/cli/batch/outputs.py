@@ -1,6 +1,7 @@
-"""Where the traces of a batch go: a file that survives, or a stream. One trace a line, each written in one call.
+"""Where the traces of a batch go: a file that survives, or a stream.
 
-This file knows no list and no network.
+What the bytes are is decided in `allhops.output`; here it is when they are on the disk, and what happens when it is
+full. This file knows no list and no network.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ import asyncio
 import fcntl
 import os
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from allhops.cli.streams import OutputError
 from allhops.errors import UsageError
 from allhops.net.blocking import in_daemon_thread
-from allhops.output.json import line
+from allhops.output.jsonl import JsonLines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from allhops.core.harvest import Harvest
-    from allhops.model import Trace
+    from allhops.net.batch.feed import Refused
+    from allhops.output.parquet import ParquetWriter
 
 SYNC_S: Final = 1.0
 """What a power failure costs at most, seconds."""
@@ -36,11 +40,11 @@ class Output(Protocol):
     """What the run hands traces to."""
 
     def harvest(self, harvest: Harvest) -> None:
-        """Courses that have ended. Raises: FileError, OutputError."""
+        """Courses that have ended, few enough for the event loop to wait. Raises: FileError, OutputError."""
         ...
 
-    def trace(self, trace: Trace) -> None:
-        """A record without a course, or a trace on its own. Raises: FileError, OutputError."""
+    def refused(self, refused: Refused) -> None:
+        """What stands for a trace that could not be. Raises: FileError, OutputError."""
         ...
 
     async def catch_up(self) -> None:
@@ -50,8 +54,8 @@ class Output(Protocol):
         """
         ...
 
-    async def close(self) -> None:
-        """Everything is where it belongs. Raises: FileError, OutputError."""
+    async def close(self, *, is_complete: bool) -> None:
+        """Everything is where it belongs, or where a resumed run finds it. Raises: FileError, OutputError."""
         ...
 
 
@@ -60,6 +64,7 @@ class JsonLinesFile:
 
     def __init__(self, descriptor: int, path: str, size: int) -> None:
         """`size`: bytes to keep of what the file holds already. Raises: FileError."""
+        self._lines = JsonLines(self._write)
         self._descriptor = descriptor
         self._path = path
         self._size = size
@@ -73,12 +78,11 @@ class JsonLinesFile:
 
     def harvest(self, harvest: Harvest) -> None:
         """Their lines."""
-        for trace in harvest.traces():
-            self.trace(trace)
+        self._lines.harvest(harvest)
 
-    def trace(self, trace: Trace) -> None:
+    def refused(self, refused: Refused) -> None:
         """Its line."""
-        self._write(line(trace).encode())
+        self._lines.trace(refused.trace)
 
     async def catch_up(self) -> None:
         """Once a second, see to it that the disk has it."""
@@ -87,7 +91,7 @@ class JsonLinesFile:
             self._synced_at = now
             await self._sync()
 
-    async def close(self) -> None:
+    async def close(self, *, is_complete: bool) -> None:
         """See to it that the disk has it all."""
         try:
             await self._sync()
@@ -120,30 +124,70 @@ class JsonLinesStream:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._waiting: list[bytes] = []
+        self._lines = JsonLines(self._waiting.append)
         self._writing = asyncio.Lock()
 
     def harvest(self, harvest: Harvest) -> None:
         """Their lines, soon."""
-        for trace in harvest.traces():
-            self.trace(trace)
+        self._lines.harvest(harvest)
 
-    def trace(self, trace: Trace) -> None:
+    def refused(self, refused: Refused) -> None:
         """Its line, soon."""
-        self._waiting.append(line(trace).encode())
+        self._lines.trace(refused.trace)
 
     async def catch_up(self) -> None:
         """Wait until the reader has taken everything."""
         async with self._writing:
             if self._waiting:
-                lines, self._waiting = b"".join(self._waiting), []
+                lines = b"".join(self._waiting)
+                self._waiting.clear()
                 try:
                     await in_daemon_thread(_write_all, self._descriptor, lines)
                 except OSError as error:
                     raise OutputError from error
 
-    async def close(self) -> None:
+    async def close(self, *, is_complete: bool) -> None:
         """The same."""
         await self.catch_up()
+
+
+class ParquetFile:
+    """Parts beside a file, which are joined when all is done; they are what a resumed run goes on with."""
+
+    def __init__(self, writer: ParquetWriter, path: str) -> None:
+        self._writer = writer
+        self._path = path
+
+    def harvest(self, harvest: Harvest) -> None:
+        """Their rows, a few seconds later."""
+        with self._errors():
+            self._writer.harvest(harvest)
+
+    def refused(self, refused: Refused) -> None:
+        """Its row, a few seconds later."""
+        with self._errors():
+            self._writer.trace(refused.trace, position=refused.position)
+
+    async def catch_up(self) -> None:
+        """Nothing: the writer has its own pace, and a thread for it."""
+
+    async def close(self, *, is_complete: bool) -> None:
+        """Join the parts, or leave them where they are."""
+        with self._errors():
+            if is_complete:
+                await in_daemon_thread(self._writer.close)
+                return
+            try:
+                await in_daemon_thread(self._writer.flush)
+            finally:
+                self._writer.abandon()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FileError(self._path, error) from error
 
 
 def open_alone(path: str, *, anew: bool) -> int:

@@ -1,7 +1,7 @@
 """One batch: the list through the engine into the output, and an account of it all at the end.
 
-list -> destinations -> engine -> output
-└── records of what is no destination ──┘
+Destinations go to the engine, and what has ended comes back; the records of what is no destination go straight to the
+output.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import asyncio
 import secrets
 import time
 from contextlib import AsyncExitStack, aclosing, suppress
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
+from allhops.cli.batch.arguments import PARQUET
 from allhops.cli.batch.console import Console
 from allhops.cli.batch.destinations import Destinations
 from allhops.cli.batch.exclude import Exclusions, read_exclusions
@@ -30,8 +28,11 @@ from allhops.cli.streams import OutputError
 from allhops.cli.sudo import leave_root
 from allhops.core.harvest import STOP_REASONS
 from allhops.errors import UsageError
-from allhops.model import StopReason, Trace
+from allhops.model import StopReason
+from allhops.net.batch.engine import Batch
 from allhops.net.batch.feed import Refused
+from allhops.output.jsonl import MOST_AT_ONCE
+from allhops.output.parquet import import_pyarrow
 
 if TYPE_CHECKING:
     from allhops.cli.batch.arguments import BatchRequest
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from allhops.cli.batch.opening import Opened
     from allhops.cli.batch.source import Reading
     from allhops.core.harvest import Harvest
+    from allhops.net.batch.wire import Wire
 
 TICK_S: Final = 0.2
 """Between two looks at the progress, seconds."""
@@ -49,12 +51,24 @@ _INTERRUPTED = STOP_REASONS.index(StopReason.INTERRUPTED)
 
 def open_engine(request: BatchRequest) -> Engine:
     """The real one, not open yet."""
-    batch = import_module("allhops.net.batch.engine").Batch
-    seed = secrets.randbits(_SEED_BITS) if request.seed is None else request.seed
-    engine: Engine = batch(
-        request.options, strategy=request.strategy, rate_pps=request.rate_pps, seed=seed, backend=request.backend
+    return Batch(
+        request.options,
+        strategy=request.strategy,
+        rate_pps=request.rate_pps,
+        seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
+        wire=None if request.simulate is None else _simulated(request.simulate),
+        backend=request.backend,
     )
-    return engine
+
+
+def _simulated(seed: int) -> Wire:
+    from allhops.testing import FakeWire, SyntheticInternet  # 10 ms that no real network need pay
+
+    return FakeWire(SyntheticInternet(seed))
+
+
+async def _knows_no_names(name: str, ip_version: int | None) -> None:
+    """The resolver of a computed internet."""
 
 
 def run(request: BatchRequest) -> int:
@@ -62,6 +76,8 @@ def run(request: BatchRequest) -> int:
 
     Raises: UsageError, PrivilegeError, CapacityError, OutputError.
     """
+    if request.output is not None and request.output.endswith(PARQUET):
+        import_pyarrow()  # now: a user may not read where it is, once root is left
     console = Console()
     try:
         return run_in_loop(_run(request, open_engine(request), console), console.say)
@@ -80,7 +96,7 @@ async def _run(request: BatchRequest, engine: Engine, console: Console) -> int:
         stack.callback(source.close)
         must_look = request.output is not None or console.shows_progress
         reading = source.look_through() if source.is_repeatable and must_look else None
-        opened = open_output(request, reading, excluded)
+        opened = open_output(request, None if reading is None else reading.sha256, excluded)
         sieve = Sieve(exclusions=exclusions, shard=request.shard, finished=opened.finished)
         return await BatchRun(request, engine, source, sieve, opened, reading, console).to_the_end()
 
@@ -124,7 +140,8 @@ class BatchRun:
         self._console = console
         self._tally = Tally()
         self._signals = Signals(self._stop)
-        self._destinations = Destinations(source.pieces(), request.options, sieve, self._reject)
+        lookup = None if request.simulate is None else _knows_no_names
+        self._destinations = Destinations(source.pieces(), request.options, sieve, self._reject, lookup)
         self._began_at = time.monotonic()
         self._failure: FileError | OutputError | None = None
         self._done = 0
@@ -154,33 +171,38 @@ class BatchRun:
         async with aclosing(self._engine.run(self._destinations)) as ended:
             async for item in ended:
                 try:
-                    self._take(item)
-                    await self._output.catch_up()
+                    await (self._take_refused(item) if isinstance(item, Refused) else self._take(item))
                 except (FileError, OutputError) as failure:
                     self._fail(failure)
                 if self._failure is not None:
                     return
 
-    def _take(self, item: Harvest | Refused) -> None:
-        """Write what has ended, and count it."""
-        if isinstance(item, Refused):
-            stops = np.array([STOP_REASONS.index(item.trace.stop_reason)])
-            self._output.trace(item.trace)
-            self._tally.trace(item.trace)
-        else:
-            stops = item.stop
-            self._output.harvest(item)
-            self._tally.harvest(item)
-        self._done += int((stops != _INTERRUPTED).sum())
-        self._local_errors += int((stops == _LOCAL_ERROR).sum())
+    async def _take(self, harvest: Harvest) -> None:
+        """Write courses that have ended, and count them; those that a resumed run traces again are left out."""
+        is_cut_short = harvest.stop == _INTERRUPTED
+        self._done += len(harvest) - int(is_cut_short.sum())
+        self._local_errors += int((harvest.stop == _LOCAL_ERROR).sum())
+        if self._opened.is_resumable and is_cut_short.any():
+            harvest = harvest.only(~is_cut_short)
+        for part in harvest.split(MOST_AT_ONCE):
+            self._output.harvest(part)
+            self._tally.harvest(part)
+            await self._output.catch_up()
+            await asyncio.sleep(0)  # probes wait to be sent
 
-    def _reject(self, record: Trace) -> None:
-        """A record for which nothing is sent."""
-        assert record.error is not None
-        self._console.complain_of_line(record.error)
+    async def _take_refused(self, refused: Refused) -> None:
+        """A destination to which there is no way."""
+        self._output.refused(refused)
+        self._done += 1
+        self._local_errors += 1
+        await self._output.catch_up()
+
+    def _reject(self, refused: Refused) -> None:
+        """A line for which nothing is sent."""
+        self._console.complain_of_line(str(refused.trace.error))
         if self._failure is None:
             try:
-                self._output.trace(record)
+                self._output.refused(refused)
             except (FileError, OutputError) as failure:
                 self._fail(failure)
 
@@ -206,13 +228,13 @@ class BatchRun:
         self._destinations.stop()
 
     def _stop(self) -> None:
-        """A signal: what a resumed run would trace again is not written."""
-        self._engine.stop(discard=self._opened.is_resumable)
+        """A signal."""
+        self._engine.stop(discard=False)
         self._destinations.stop()
 
     async def _close(self) -> None:
         try:
-            await self._output.close()
+            await self._output.close(is_complete=self._is_done() or not self._opened.is_resumable)
         except (FileError, OutputError) as failure:
             self._failure = self._failure or failure
 
@@ -224,11 +246,11 @@ class BatchRun:
         elapsed_s = time.monotonic() - self._began_at
         for sentence in summary(self._accounts, self._done, self._engine.stats, self._tally, elapsed_s):
             self._console.say(sentence)
-        if self._opened.is_resumable and not self._destinations_are_done():
+        if self._opened.is_resumable and not self._is_done():
             self._console.say("the same command with --resume does the rest")
 
-    def _destinations_are_done(self) -> bool:
-        return self._destinations.is_exhausted and self._done == self._accounts.traced
+    def _is_done(self) -> bool:
+        return self._failure is None and self._destinations.is_exhausted and self._done == self._accounts.traced
 
     def _status(self) -> int:
         if self._signals.number:

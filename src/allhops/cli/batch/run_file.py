@@ -48,6 +48,17 @@ class RunFile:
         os.replace(draft, path)
         sync_directory(path)
 
+    def fingerprint(self) -> dict[str, str]:
+        """The same as words, for a file of results that says it itself."""
+        return {
+            **{option_of(name): str(value) for name, value in self.options.items()},
+            "list": str(self.list_sha256),
+            "exclude": str(self.exclude_sha256),
+            "strategy": self.strategy,
+            "shard": self.shard,
+            "seed": str(self.seed),
+        }
+
     def differences(self, before: RunFile) -> list[str]:
         """How it differs from the run that was begun, a few words each."""
         found = []

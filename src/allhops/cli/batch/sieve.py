@@ -65,11 +65,11 @@ class Sieve:
     accounts: Accounts = field(default_factory=Accounts)
     _seen: Known = field(default_factory=Known)
 
-    def run(self, version: int, keys: NDArray[Any]) -> NDArray[Any]:
-        """Those of the keys of one prefix that are to be traced, in order."""
+    def run(self, version: int, keys: NDArray[Any]) -> NDArray[np.int64]:
+        """Places of the keys of one prefix that are to be traced, in order."""
         places = self._outside(self.exclusions.holds(version, keys))
         places = self._of_our_shard(places, self.shard.holds(version, keys[places]))
-        return keys[self._first_here(version, places, keys)]
+        return self._first_here(version, places, keys)
 
     def addresses(self, version: int, addresses: Sequence[Address], *, resolved: bool = False) -> list[int]:
         """Places of the addresses that are to be traced; those of names (`resolved`) have passed the shard by name."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from allhops.core.harvest import Harvest
-    from allhops.model import Trace
 
 EXACT: Final = 1 << 20
 """Kept of each; 64 bits tell them apart, so the chance that one is missing is 1 in 30 million."""
@@ -74,18 +73,6 @@ class Tally:
         heard = (state[shown.slot] == ANSWERED) & (kind[shown.slot] != 0)
         responders = np.frombuffer(harvest.ledger.responder, np.uint8).reshape(-1, ADDRESS_BYTES)[shown.slot[heard]]
         self._add(shown.place[heard], shown.ttl[heard], responders)
-
-    def trace(self, trace: Trace) -> None:
-        """Take note of one trace."""
-        rows = [
-            (hop.ttl, probe.reply.address.packed.ljust(ADDRESS_BYTES, b"\0"))
-            for hop in trace.hops
-            for probe in hop.probes
-            if probe.reply is not None
-        ]
-        ttls = np.array([ttl for ttl, _ in rows], np.int16)
-        responders = np.frombuffer(b"".join(packed for _, packed in rows), np.uint8).reshape(-1, ADDRESS_BYTES)
-        self._add(np.zeros(len(rows), np.int64), ttls, responders)
 
     def _add(self, place: NDArray[np.int64], ttl: NDArray[np.int16], responders: NDArray[np.uint8]) -> None:
         """(m,), (m,), (m, 16): in order of place and TTL."""
