@@ -69,7 +69,7 @@ def paths(progress: Callable[[str], None], scale: Scale) -> dict[str, object]:
             peers.scamper(500, trace="-N 4", label="scamper -N 4"),
         ]
         if count <= PROCESSES_MOST:
-            tools += [peers.traceroute(50), peers.mtr(100)]
+            tools.append(peers.traceroute(50))
         with internet_of(count) as (ground, internet):
             destinations = _destinations(internet)
             outcomes = rounds_of(ground, tools, partial(_task, destinations), scale, progress)
