@@ -17,7 +17,9 @@ MOST_OWED_S = 10.0
 """Seconds of the rate that are owed at most."""
 SLOW_DOWN = 0.7
 """Of the rate that made the kernel drop packets: what is tried next."""
-RECOVERY = 0.02
+LEAST_PPS = 100.0
+"""No machine is slower than this."""
+RECOVERY = 0.05
 """Of the rate a second, by which a rate that was lowered rises again."""
 
 
@@ -59,7 +61,7 @@ class Pacer:
 
     def slow_down(self, observed_pps: float) -> None:
         """This machine dropped packets at this rate: go slower, and rise again little by little."""
-        self.rate_pps = max(1.0, SLOW_DOWN * min(self.rate_pps, observed_pps))
+        self.rate_pps = max(min(LEAST_PPS, self.rate_pps), SLOW_DOWN * min(self.rate_pps, observed_pps))
         self._tokens = min(self._tokens, self._capacity)
         self._owed = 0.0
 

@@ -44,12 +44,14 @@ if TYPE_CHECKING:
 
 WINDOW_COURSES = 8_192
 """Destinations of one window at most."""
-LIVE_SLOTS = 2_000_000
+LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
 PROCESS_S = 0.01
 """Between two looks at what has arrived."""
+WATCH_S = 0.5
+"""Between two looks at what the kernel dropped: what a lower rate does shows only after a round trip."""
 ADVANCE_S = 0.04
 """Between two questions to the strategy: the more courses it is asked about at once, the less each costs."""
 SLICE_PROBES = 64
@@ -131,9 +133,8 @@ class Batch:
         self._failure: BaseException | None = None
         self._process_at = 0.0
         self._advance_at = 0.0
-        self._drops_seen = 0
         self._full_queues = 0
-        self._sent_before = (0.0, 0)
+        self._watched = (0.0, 0, 0)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -342,13 +343,13 @@ class Batch:
 
     def _watch_drops(self, now: float) -> None:
         """Packets that our own kernel dropped say that this machine cannot keep the pace up."""
+        since, sent, dropped = self._watched
+        if now - since < WATCH_S:
+            return
         drops = self.counters.kernel_drops + self._full_queues
-        since, sent = self._sent_before
-        if drops > self._drops_seen and now > since:
-            self._pacer.slow_down(max(1.0, (self.tally.sent - sent) / (now - since)))
-        if now - since >= 1.0 or drops > self._drops_seen:
-            self._sent_before = now, self.tally.sent
-        self._drops_seen = drops
+        if drops > dropped and since:
+            self._pacer.slow_down((self.tally.sent - sent) / (now - since))
+        self._watched = now, self.tally.sent, drops
 
     def _collect(self, now: float) -> None:
         """Take the harvests; give back the flows of windows that have ended."""

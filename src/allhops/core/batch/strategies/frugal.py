@@ -212,9 +212,7 @@ class _Window:
             entry = self._entries(survey, index, ttl[answered])
         return below.astype(np.int16)
 
-    def _all_beyond(
-        self, survey: Survey, footing: _Footing
-    ) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
+    def _all_beyond(self, survey: Survey, footing: _Footing) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
         """Slots beyond the last answer, and (n,) whether a course has any.
 
         All rows that would be asked if those before them stayed silent are asked at once. One by one they would save
