@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import batch_chain, batch_internet, foreign, lanes, paths, send, startup
+from benchmarks import batch_chain, batch_internet, foreign, growth, kill, lanes, paths, send, startup
 from benchmarks.batches import Scale
 
 if TYPE_CHECKING:
@@ -26,11 +26,13 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, object]]] = {
 }
 BATCHES: dict[str, Callable[[Callable[[str], None], Scale], dict[str, object]]] = {
     "batch-cpu": batch_chain.cpu,
+    "batch-growth": growth.run,
     "batch-paths": batch_internet.paths,
     "batch-peak": batch_chain.peak,
     "batch-probes": batch_internet.probes,
     "batch-rtt": batch_chain.rtt,
     "batch-send": send.run,
+    "kill": kill.run,
 }
 """Those that can be longer or shorter."""
 RESULTS = Path(__file__).with_name("results")

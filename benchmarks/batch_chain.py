@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.batch_lab import ROUTERS, chain_destinations, five_routers
-from benchmarks.batches import SLACK_S, Outcome, Scale, Task, median, rounds_of, run_tool, told
+from benchmarks.batches import SLACK_S, Outcome, Scale, Task, median, rounds_of, run_tool, times_ours, told
 from benchmarks.wire_clock import WireTimes, listening, wire_times
 
 if TYPE_CHECKING:
@@ -62,13 +62,11 @@ def _held(probes: int, rate_pps: int | None, tool: Tool) -> Task:
 
 
 def _cpu_row(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> dict[str, object]:
-    ours = next((own for name, own in outcomes.items() if name.startswith("allhops")), runs)
-    spent = median([each.cpu_us for each in runs])
     return {
         "tool": runs[0].tool.name,
-        "cpu_us_per_probe": spent,
+        "cpu_us_per_probe": median([each.cpu_us for each in runs]),
         "least": round(min(each.cpu_us for each in runs), 2),
-        "ratio": round(spent / median([each.cpu_us for each in ours], 4), 2),
+        "times_ours": times_ours(runs, outcomes, lambda run: run.cpu_us),
         "user_us": median([each.ran.usage.user_s / each.ran.packets.sent * 1e6 for each in runs]),
         "pps": round(statistics.median(each.ran.mean_pps for each in runs)),
         "most_in_a_second": max(each.ran.most_in_a_second for each in runs),
@@ -98,12 +96,10 @@ def peak(progress: Callable[[str], None], scale: Scale) -> dict[str, object]:
 
 
 def _peak_row(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> dict[str, object]:
-    ours = next((own for name, own in outcomes.items() if name.startswith("allhops")), runs)
-    reached = statistics.median(each.ran.mean_pps for each in runs)
     return {
         "tool": runs[0].tool.name,
-        "pps": round(reached),
-        "ratio": round(statistics.median(each.ran.mean_pps for each in ours) / reached, 2),
+        "pps": round(statistics.median(each.ran.mean_pps for each in runs)),
+        "times_ours": times_ours(runs, outcomes, lambda run: run.ran.mean_pps),
         "cpu_us_per_probe": median([each.cpu_us for each in runs]),
         "wall_s": median([each.ran.usage.wall_s for each in runs]),
         "probes": runs[0].ran.packets.sent,

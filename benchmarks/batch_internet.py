@@ -16,7 +16,7 @@ from allhops.testing import SyntheticInternet
 from allhops.testing.namespaces import synthetic_internet
 from benchmarks import peers
 from benchmarks.batch_lab import PROBER_CPU, Ground
-from benchmarks.batches import SEED, SLACK_S, Outcome, Scale, Task, median, rounds_of, told
+from benchmarks.batches import SEED, SLACK_S, Outcome, Scale, Task, median, rounds_of, times_ours, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -64,9 +64,9 @@ def paths(progress: Callable[[str], None], scale: Scale) -> dict[str, object]:
         tools = [
             peers.allhops("jsonl"),
             peers.allhops("jsonl", strategy="frugal"),
+            peers.scamper(1_000),
             peers.scamper(2_000),
-            peers.scamper(10_000),
-            peers.scamper(10_000, trace="-N 4", label="scamper -N 4"),
+            peers.scamper(500, trace="-N 4", label="scamper -N 4"),
         ]
         if count <= PROCESSES_MOST:
             tools += [peers.traceroute(50), peers.mtr(100)]
@@ -81,9 +81,9 @@ def probes(progress: Callable[[str], None], scale: Scale) -> dict[str, object]:
     """Probes for each address found: frugal against Doubletree, and each of the two without its savings."""
     tools = [
         peers.allhops("jsonl", strategy="frugal"),
-        peers.scamper(10_000, trace=DOUBLETREE, label="scamper Doubletree"),
+        peers.scamper(1_000, trace=DOUBLETREE, label="scamper Doubletree"),
         peers.allhops("jsonl"),
-        peers.scamper(10_000),
+        peers.scamper(1_000),
     ]
     with internet_of(PROBES_OF) as (ground, internet):
         destinations = _destinations(internet)
@@ -107,12 +107,10 @@ def _task(destinations: Sequence[str], tool: Tool) -> Task:
 
 
 def _paths_row(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> dict[str, object]:
-    ours = next((own for name, own in outcomes.items() if name.startswith("allhops")), runs)
-    wall_s = statistics.median(each.ran.usage.wall_s for each in runs)
     return {
         "tool": runs[0].tool.name,
-        "wall_s": round(wall_s, 2),
-        "ratio": round(wall_s / statistics.median(each.ran.usage.wall_s for each in ours), 2),
+        "wall_s": median([each.wall_s for each in runs]),
+        "times_ours": times_ours(runs, outcomes, lambda run: run.wall_s),
         "probes": runs[0].ran.packets.sent,
         "most_in_a_second": max(each.ran.most_in_a_second for each in runs),
         "right": told(runs, "right"),
@@ -126,24 +124,18 @@ def _paths_row(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> d
 
 
 def _probes_row(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> dict[str, object]:
-    ours = next(iter(outcomes.values()))
-    spent = statistics.median(_probes_each(each) for each in runs)
     return {
         "tool": runs[0].tool.name,
-        "probes_per_address": round(spent, 2),
-        "ratio": round(spent / statistics.median(_probes_each(each) for each in ours), 2),
+        "probes_per_address": median([each.probes_each for each in runs]),
+        "times_ours": times_ours(runs, outcomes, lambda run: run.probes_each),
         "probes": round(statistics.median(each.ran.packets.sent for each in runs)),
         "addresses": round(statistics.median(_addresses(each) for each in runs)),
         "links": round(statistics.median(0 if each.findings is None else each.findings.links() for each in runs)),
         "wrong": told(runs, "wrong"),
-        "wall_s": median([each.ran.usage.wall_s for each in runs]),
+        "wall_s": median([each.wall_s for each in runs]),
         "remark": runs[0].tool.remark,
     }
 
 
 def _addresses(outcome: Outcome) -> int:
     return 0 if outcome.findings is None else outcome.findings.addresses()
-
-
-def _probes_each(outcome: Outcome) -> float:
-    return outcome.ran.packets.sent / max(1, _addresses(outcome))

@@ -7,6 +7,7 @@ same probes at the same rate; where it cannot, its remark says so. What was sent
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -19,7 +20,7 @@ from benchmarks import peers
 from benchmarks.findings import gather, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from benchmarks.batch_lab import Ground, Ran
     from benchmarks.findings import Findings, Verdict
@@ -80,6 +81,16 @@ class Outcome:
     verdict: Verdict | None
 
     @property
+    def wall_s(self) -> float:
+        """From the process's start to its end."""
+        return self.ran.usage.wall_s
+
+    @property
+    def probes_each(self) -> float:
+        """Probes sent for each address found."""
+        return self.ran.packets.sent / max(1, self.findings.addresses() if self.findings is not None else 0)
+
+    @property
     def cpu_us(self) -> float:
         """CPU microseconds for each probe that left."""
         return self.ran.usage.cpu_s / max(1, self.ran.packets.sent) * 1e6
@@ -116,14 +127,30 @@ def run_tool(ground: Ground, tool: Tool, task: Task) -> Outcome:
 def rounds_of(
     ground: Ground, tools: Sequence[Tool], task: Callable[[Tool], Task], scale: Scale, progress: Callable[[str], None]
 ) -> dict[str, list[Outcome]]:
-    """All tools that are here, once a round, by name."""
+    """All tools that are here, once a round, by name; one that fails says so on stderr and has no row."""
     here = [tool for tool in tools if tool.name.startswith(scale.only) and tool.is_here()]
     outcomes: dict[str, list[Outcome]] = {tool.name: [] for tool in here}
     for number in range(1, scale.rounds + 1):
         for tool in here:
+            if tool.name not in outcomes:
+                continue
             progress(f"round {number}/{scale.rounds}: {tool.name}")
-            outcomes[tool.name].append(run_tool(ground, tool, task(tool)))
+            try:
+                outcomes[tool.name].append(run_tool(ground, tool, task(tool)))
+            except ToolFailedError as error:
+                print(error, file=sys.stderr)
+                del outcomes[tool.name]
     return outcomes
+
+
+def times_ours(
+    runs: Sequence[Outcome], outcomes: Mapping[str, Sequence[Outcome]], value: Callable[[Outcome], float]
+) -> object:
+    """Median over the first row's of ours; a dash where we did not run."""
+    ours = next((own for name, own in outcomes.items() if name.startswith("allhops")), None)
+    if ours is None:
+        return "-"
+    return round(statistics.median(map(value, runs)) / statistics.median(map(value, ours)), 2)
 
 
 def told(runs: Sequence[Outcome], name: str) -> object:

@@ -105,7 +105,7 @@ def test_a_ring_of_rows_that_is_full_leaves_the_block_to_the_next_read(kernel: K
     kernel.retire([packet(60, number) for number in range(5)])
     kernel.retire([packet(60, number) for number in range(5, 8)])
     assert [one[0] for one, _ in read(ring, 3)] == [0, 1, 2]
-    assert kernel.is_handed_over(0)  # so that the loop is told again
+    assert kernel.is_handed_over(0)
     assert [one[0] for one, _ in read(ring, 4)] == [3, 4, 5, 6]
     assert [kernel.is_handed_over(0), kernel.is_handed_over(1)] == [False, True]
     assert [one[0] for one, _ in read(ring)] == [7]

@@ -14,7 +14,7 @@ their lengths are the more alike the nearer they are, and what lies behind a rou
 Some routers, by hash, stand in a group of 2 to 4 in parallel, of which each flow takes one: diamonds of length one, or
 meshed ones where two groups follow each other. Some routers are silent, some hosts are alive; all of this is
 independent and drawn for each router and each address. Round-trip times are fixed for each router, grow along every
-path and are 30 to 150 ms to a host (most of them 55 to 125).
+path and are 30 to 150 ms to a host (most of them 60 to 115).
 
 **What it is not.** Every path of a prefix enters it by the same routers: no detours, no asymmetric ways, no path that
 changes. Prefix boundaries are powers of two, and which /24s are asked for comes in runs of 64. Nobody limits a rate,

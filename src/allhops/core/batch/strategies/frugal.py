@@ -118,8 +118,12 @@ class _Window:
         self.neighbours = Neighbours(keys, distances)
 
     def begin(self) -> NDArray[np.int64]:
-        """First slots of those that are not held back."""
-        return self._starts(np.flatnonzero(~self.neighbours.is_held))
+        """First slots of those that are not held back. Who starts blind meets nobody's stop: all its rows are asked."""
+        courses = np.flatnonzero(~self.neighbours.is_held)
+        blind = courses[self.neighbours.expected_ttl[courses] == UNKNOWN]
+        below = np.arange(self._first, self._start_ttl(blind[:1])[0] if len(blind) else self._first, dtype=np.int16)
+        rows = self._slots(np.repeat(blind, len(below)), np.tile(below, len(blind)))
+        return np.concatenate([self._starts(courses), rows])
 
     def end(self, courses: NDArray[np.int64]) -> None:
         """These have ended, whoever decided it."""
@@ -134,16 +138,17 @@ class _Window:
         """As the strategy's."""
         self._stops.make_room(int(survey.heard.sum()))
         footing = self._footing(survey)
-        below, beyond = self._below(survey, footing), self._beyond(survey, footing)
+        below = self._below(survey, footing)
+        beyond, goes_on = self._all_beyond(survey, footing)
         below = np.where(footing.asked.any(axis=1), below, self._start_ttl(survey.courses))
         self.neighbours.let_go(survey.courses[self.neighbours.is_held[survey.courses]])
         again = self._asked_again(survey, footing)
-        done = (below == NONE) & (beyond == NONE) & ~again.any(axis=1)
+        done = (below == NONE) & ~goes_on & ~again.any(axis=1)
         index, row = np.nonzero(again)
         slots = [
             self._slots(survey.courses[index], self._ttls[row], survey.tries[index, row]),
             self._slots(survey.courses[below != NONE], below[below != NONE]),
-            self._slots(survey.courses[beyond != NONE], beyond[beyond != NONE]),
+            *beyond,
         ]
         if done.any():
             self._learn(survey, footing, np.flatnonzero(done))
@@ -207,10 +212,30 @@ class _Window:
             entry = self._entries(survey, index, ttl[answered])
         return below.astype(np.int16)
 
-    def _beyond(self, survey: Survey, footing: _Footing) -> NDArray[np.int16]:
-        """(n,): TTL of the next row to ask beyond the last answer."""
+    def _all_beyond(
+        self, survey: Survey, footing: _Footing
+    ) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
+        """Slots beyond the last answer, and (n,) whether a course has any.
+
+        All rows that would be asked if those before them stayed silent are asked at once. One by one they would save
+        next to nothing, for who answers is seldom the last; and silence, row after row, is what takes the time.
+        """
+        asked, slots = footing.asked.copy(), []
+        goes_on = np.zeros(len(asked), np.bool_)
+        for _ in range(self._plan.options.gap_limit):
+            ttl = self._beyond(survey, asked)
+            index = np.flatnonzero(ttl != NONE)
+            if not len(index):
+                break
+            slots.append(self._slots(survey.courses[index], ttl[index]))
+            asked[index, ttl[index] - self._first] = True
+            goes_on[index] = True
+        return slots, goes_on
+
+    def _beyond(self, survey: Survey, asked: NDArray[np.bool_]) -> NDArray[np.int16]:
+        """(n,): TTL of the next row to ask beyond the last answer, `asked` being those that are asked already."""
         options = self._plan.options
-        ahead = ~footing.asked & (self._ttls > survey.highest_heard[:, None])
+        ahead = ~asked & (self._ttls > survey.highest_heard[:, None])
         ttl = np.where(ahead.any(axis=1), self._ttls[ahead.argmax(axis=1)], NONE)
         silent = ttl - survey.highest_heard
         may = (survey.end_ttl == NONE) & (ttl != NONE) & (silent <= options.gap_limit)

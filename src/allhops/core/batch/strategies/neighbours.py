@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from allhops.core.batch.strategies.distances import Distances
 
-STRIDES = (512, 128, 32, 16, 8, 4, 2, 1)
+STRIDES = (64, 8, 2, 1)
 """Places between those that are asked together. The first steps are wide: few destinations pay for them, and each step
 costs the time of a trace."""
 USUAL = 0.75
