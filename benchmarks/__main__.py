@@ -1,4 +1,4 @@
-"""Run every benchmark, or those that are named, write JSON to benchmarks/results and print tables.
+"""Run the short benchmarks, or those that are named, write JSON to benchmarks/results and print tables.
 
 python -m benchmarks [NAME ...] [--minutes 1] [--rounds 3]
 """
@@ -35,6 +35,8 @@ BATCHES: dict[str, Callable[[Callable[[str], None], Scale], dict[str, object]]] 
     "kill": kill.run,
 }
 """Those that can be longer or shorter."""
+SHORT = ("batch-cpu", "batch-peak")
+"""Of them, those that run when nobody names any: the others take minutes to an hour."""
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -66,7 +68,7 @@ def main() -> int:
     """Run, write, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     every = {**BENCHMARKS, **BATCHES}
-    parser.add_argument("names", nargs="*", help=f"all of them if none is named: {', '.join(every)}")
+    parser.add_argument("names", nargs="*", help=f"the short ones if none is named: {', '.join(every)}")
     usual = Scale()
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--seconds", type=float, default=usual.seconds, help="how long a rate is held")
@@ -76,7 +78,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=usual.times, help="how often a batch is killed")
     parser.add_argument("--most", type=int, default=usual.most, help="destinations of the largest batch")
     options = parser.parse_args()
-    names = options.names or list(every)
+    names = options.names or [*BENCHMARKS, *SHORT]
     scale = Scale(
         seconds=options.minutes * 60 if options.minutes else options.seconds,
         rounds=options.rounds,

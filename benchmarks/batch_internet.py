@@ -1,7 +1,9 @@
 """Batches into a synthetic internet behind a TUN device: whole paths, and probes for each address found.
 
 Paths of 8 to 20 hops, 30 to 150 ms, silent routers and mostly silent destinations. What is right is what
-`SyntheticInternet` says of the flow that the tool used.
+`SyntheticInternet` says of the flow that the tool used. An inherited hop is judged by the same flow, though another one
+met it: in the columns that begin with `shown` inherited hops count too, and `shown_elsewhere` has those whose own flow
+meets another router, as past a load balancer.
 """
 
 from __future__ import annotations
@@ -16,7 +18,18 @@ from allhops.testing import SyntheticInternet
 from allhops.testing.namespaces import synthetic_internet
 from benchmarks import peers
 from benchmarks.batch_lab import PROBER_CPU, Ground
-from benchmarks.batches import SEED, SLACK_S, Outcome, Scale, Task, median, rounds_of, times_ours, told
+from benchmarks.batches import (
+    SEED,
+    SLACK_S,
+    Outcome,
+    Scale,
+    Task,
+    median,
+    rounds_of,
+    times_ours,
+    told,
+    told_with_inherited,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +82,7 @@ def paths(progress: Callable[[str], None], scale: Scale) -> dict[str, object]:
             peers.scamper(500, trace="-N 4", label="scamper -N 4"),
         ]
         if count <= PROCESSES_MOST:
-            tools += [peers.traceroute(50), peers.mtr(100)]
+            tools.append(peers.traceroute(50))
         with internet_of(count) as (ground, internet):
             destinations = _destinations(internet)
             outcomes = rounds_of(ground, tools, partial(_task, destinations), scale, progress)
@@ -116,7 +129,10 @@ def _paths_row(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> d
         "right": told(runs, "right"),
         "wrong": told(runs, "wrong"),
         "missed": told(runs, "missed"),
-        "complete": told(runs, "complete"),
+        "shown_right": told_with_inherited(runs, "right"),
+        "shown_elsewhere": told_with_inherited(runs, "wrong"),
+        "shown_missed": told_with_inherited(runs, "missed"),
+        "shown_complete": told_with_inherited(runs, "complete"),
         "cpu_s": median([each.ran.usage.cpu_s for each in runs]),
         "rss_mb": round(max(each.ran.usage.peak_rss_bytes for each in runs) / 2**20),
         "remark": runs[0].tool.remark,
@@ -131,7 +147,10 @@ def _probes_row(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> 
         "probes": round(statistics.median(each.ran.packets.sent for each in runs)),
         "addresses": round(statistics.median(_addresses(each) for each in runs)),
         "links": round(statistics.median(0 if each.findings is None else each.findings.links() for each in runs)),
+        "right": told(runs, "right"),
         "wrong": told(runs, "wrong"),
+        "shown_right": told_with_inherited(runs, "right"),
+        "shown_elsewhere": told_with_inherited(runs, "wrong"),
         "wall_s": median([each.wall_s for each in runs]),
         "remark": runs[0].tool.remark,
     }

@@ -35,7 +35,7 @@ SLACK_S = 240
 class Scale:
     """How much of it."""
 
-    seconds: float = 10.0
+    seconds: float = 5.0
     """Of sending, where a rate is held."""
     rounds: int = 3
     only: str = ""
@@ -79,6 +79,9 @@ class Outcome:
     findings: Findings | None
     """None for a tool that finds no paths."""
     verdict: Verdict | None
+    """On what was measured."""
+    shown: Verdict | None = None
+    """The same on inherited hops too, where the tool has such."""
 
     @property
     def wall_s(self) -> float:
@@ -118,10 +121,15 @@ def run_tool(ground: Ground, tool: Tool, task: Task) -> Outcome:
             raise ToolFailedError(f"{tool.name}: status {ran.usage.status}: {ran.log[-500:]}")
         if tool.read is None:
             return Outcome(tool=tool, ran=ran, findings=None, verdict=None)
-        findings = gather(tool.read(job))
+        measured = tool.read(job)
+        inherited = None if tool.read_inherited is None else tool.read_inherited(job)
+    findings = gather(measured)
     asked = np.array([int(IPv4Address(each)) for each in own.destinations], np.uint32)
     verdict = judge(findings, ground.truth, asked, own.max_ttl)
-    return Outcome(tool=tool, ran=ran, findings=findings, verdict=verdict)
+    shown = verdict
+    if inherited is not None and len(inherited):
+        shown = judge(gather(np.concatenate([measured, inherited])), ground.truth, asked, own.max_ttl)
+    return Outcome(tool=tool, ran=ran, findings=findings, verdict=verdict, shown=shown)
 
 
 def rounds_of(
@@ -154,8 +162,17 @@ def times_ours(
 
 
 def told(runs: Sequence[Outcome], name: str) -> object:
-    """One field of the verdicts, the sum of all rounds; a dash for a tool that finds no paths."""
-    values = [getattr(each.verdict, name) for each in runs if each.verdict is not None]
+    """One field of the verdicts on what was measured, the sum of all rounds; a dash for a tool that finds no paths."""
+    return _sum([each.verdict for each in runs], name)
+
+
+def told_with_inherited(runs: Sequence[Outcome], name: str) -> object:
+    """The same on inherited hops too."""
+    return _sum([each.shown for each in runs], name)
+
+
+def _sum(verdicts: Sequence[Verdict | None], name: str) -> object:
+    values = [getattr(each, name) for each in verdicts if each is not None]
     return sum(values) if values else "-"
 
 

@@ -1,7 +1,8 @@
 """The tools side by side: how each is told the same thing, and how what it wrote is read.
 
 A tool that cannot do what is asked (a rate beyond its cap, a path instead of an echo) says so in its remark, which is
-printed beside its figures. yarrp, FlashRoute and trippy are not here: Debian packages none of them.
+printed beside its figures. yarrp, FlashRoute and trippy are not here: Debian packages none of them. Nor is mtr: a
+hundred at a time, one cycle each, they are not done with a thousand destinations after four minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,6 +78,8 @@ class Tool:
     command: Callable[[Job], Sequence[str]]
     read: Callable[[Job], NDArray[np.int64]] | None = None
     """Rows of `findings.COLUMNS`; None for a tool that finds no paths."""
+    read_inherited: Callable[[Job], NDArray[np.int64]] | None = None
+    """Rows of hops that are shown, and marked, without having been asked; None for a tool that has none."""
     prepare: Callable[[Job], None] = Job.prepare
     most_pps: int | None = None
     most_destinations: int | None = None
@@ -102,9 +105,14 @@ def allhops(ending: str, *, strategy: str = "parallel") -> Tool:
             *("--strategy", strategy, "--attempts", "1", "-m", str(job.max_ttl), "--seed", str(job.seed)),
         ]
 
-    read = _read_jsonl if ending == "jsonl" else _read_parquet
     suffix = "" if strategy == "parallel" else f" {strategy}"
-    return Tool(name=f"allhops{suffix}, {ending}", program=ALLHOPS, command=command, read=read)
+    return Tool(
+        name=f"allhops{suffix}, {ending}",
+        program=ALLHOPS,
+        command=command,
+        read=_read_jsonl if ending == "jsonl" else _read_parquet,
+        read_inherited=_read_jsonl_inherited if ending == "jsonl" else None,
+    )
 
 
 def scamper(window: int, *, trace: str = "", label: str = "scamper", output: str = "json") -> Tool:
@@ -142,16 +150,6 @@ def traceroute(processes: int) -> Tool:
         constant_flow=False,
         remark="knows no rate",
     )
-
-
-def mtr(processes: int) -> Tool:
-    """One cycle for each destination, one process each, so many at once."""
-
-    def command(job: Job) -> Sequence[str]:
-        line = f"xargs -P {processes} -n 1 mtr -n -r -c 1 -m {job.max_ttl} < {job.list_file} > {job.results}.text"
-        return ["sh", "-c", line]
-
-    return Tool(name=f"xargs -P {processes} mtr", program="mtr", command=command, remark="knows no rate")
 
 
 def caracal() -> Tool:
@@ -263,22 +261,30 @@ def _table(rows: Iterable[Cells]) -> NDArray[np.int64]:
 
 
 def _read_jsonl(job: Job) -> NDArray[np.int64]:
+    return _table(
+        (*flow, hop["ttl"], _number(probe["address"]), round((probe["rtt_ms"] or 0) * 1e6) or NO_RTT)
+        for flow, hop in _allhops_hops(job)
+        for probe in hop["probes"]
+        if probe["address"] is not None
+    )
+
+
+def _read_jsonl_inherited(job: Job) -> NDArray[np.int64]:
+    return _table(
+        (*flow, hop["ttl"], _number(hop["inherited"]["address"]), NO_RTT)
+        for flow, hop in _allhops_hops(job)
+        if hop["inherited"] is not None
+    )
+
+
+def _allhops_hops(job: Job) -> Iterable[tuple[tuple[int, int, int], dict[str, Any]]]:
+    """Every hop with (destination, source port, destination port)."""
     with open(f"{job.results}.jsonl", encoding="ascii") as file:
-        return _table(row for line in file for row in _allhops_rows(json.loads(line)))
-
-
-def _allhops_rows(trace: dict[str, object]) -> Iterable[Cells]:
-    """Measured hops alone: one that is inherited was met by another flow."""
-    flow, hops = trace["flow"], trace["hops"]
-    if not isinstance(flow, dict) or not isinstance(hops, list):
-        return
-    destination = _number(str(trace["address"]))
-    for hop in hops:
-        for probe in hop["probes"]:
-            if probe["address"] is not None:
-                rtt_ns = NO_RTT if probe["rtt_ms"] is None else round(probe["rtt_ms"] * 1e6)
-                ports = flow["source_port"], flow["destination_port"] or 0
-                yield destination, *ports, hop["ttl"], _number(probe["address"]), rtt_ns
+        for trace in map(json.loads, file):
+            if trace["flow"] is not None:
+                ports = trace["flow"]["source_port"], trace["flow"]["destination_port"] or 0
+                for hop in trace["hops"]:
+                    yield (_number(trace["address"]), *ports), hop
 
 
 def _read_parquet(job: Job) -> NDArray[np.int64]:
