@@ -148,7 +148,7 @@ ANY_VALUE = st.sampled_from(ABSURD) | st.text(max_size=8) | st.integers().map(st
 @given(st.lists(st.sampled_from(VALUED) | ANY_VALUE | st.just("--resume"), max_size=6))
 def test_any_arguments_are_a_request_or_a_usage_error(arguments: list[str]) -> None:
     with contextlib.suppress(UsageError, SystemExit):  # SystemExit is --help's
-        assert read_batch_arguments(arguments).list_path
+        assert read_batch_arguments(arguments).options
 
 
 @pytest.mark.parametrize("value", ABSURD)
