@@ -1,6 +1,8 @@
 """Probes that are out, and when each has been waited for long enough: the waits of course.py for thousands of courses.
 
-Whoever has heard nothing at all waits as long as the slowest path of the window would need. This file reads no clock.
+One difference: a course alone must guess how slow the rest of its path may be, a window has heard thousands of paths.
+So what lies beyond the last answer, or before the first, is waited for `NEAR_FACTOR` times as long as the slowest reply
+that any course has heard, once there are `EXPERIENCE` of them. This file reads no clock.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from allhops.core.ledger import Ledger
     from allhops.core.plan import Plan
 
+EXPERIENCE = 1_000
+"""Replies that a window must have heard before it knows what is slow."""
 LOOK_S = 0.05
 """Between two searches for probes to give up: what a wait may last longer than its rule says."""
 
@@ -37,6 +41,7 @@ class Flight:
         self._old = np.empty(0, np.int64)
         self._old_sent_at = np.empty(0)
         self._look_at = 0.0
+        self._replies = 0
         self.slowest_ns = np.zeros(plan.courses, np.int64)
         self.highest_heard = np.full(plan.courses, plan.options.first_ttl - 1, np.int16)
         self.slots = 0
@@ -54,6 +59,7 @@ class Flight:
         np.maximum.at(self.slowest_ns, courses, received[slots] - sent[slots])
         np.maximum.at(self.highest_heard, courses, ttls.astype(np.int16))
         self.slots -= len(slots)
+        self._replies += len(slots)
 
     def expired(self, now: float) -> NDArray[np.int64]:
         """Probes whose wait is over; looks at most every `LOOK_S`."""
@@ -95,9 +101,12 @@ class Flight:
         plan, timeout = self._plan, self._plan.options.timeout
         courses = plan.course_of(slots)  # type: ignore[arg-type]  # the same arithmetic for an int and for an array
         ttls = plan.ttl_of(slots)  # type: ignore[arg-type]  # the same
-        slowest = self.slowest_ns[courses] / 1e9
-        slowest = np.where(slowest > 0, slowest, self.slowest_ns.max() / 1e9)
+        slowest, slowest_of_all = self.slowest_ns[courses] / 1e9, self.slowest_ns.max() / 1e9
         near = np.maximum(NEAR_FACTOR * slowest, NEAR_SHARE * timeout)
-        tail = np.where(slowest > 0, np.maximum(TAIL_FACTOR * slowest, TAIL_SHARE * timeout), timeout)
+        if self._replies >= EXPERIENCE:
+            tail = np.maximum(near, NEAR_FACTOR * slowest_of_all)
+        else:
+            slowest = np.where(slowest > 0, slowest, slowest_of_all)
+            tail = np.where(slowest > 0, np.maximum(TAIL_FACTOR * slowest, TAIL_SHARE * timeout), timeout)
         waits: NDArray[np.float64] = np.minimum(np.where(ttls <= self.highest_heard[courses], near, tail), timeout)
         return waits
