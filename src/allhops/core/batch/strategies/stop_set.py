@@ -62,6 +62,7 @@ class StopSet:
     """Entries of one family; `size` is that of an address, bytes."""
 
     def __init__(self, size: int, capacity_bytes: int = CAPACITY_BYTES) -> None:
+        self.size = size
         self._words, word = (1, np.uint32) if size == 4 else (2, np.uint64)
         entry_bytes = 2 * size + 4 + 4 + 4 * 2
         self.capacity = max(capacity_bytes // entry_bytes, 2)
@@ -104,14 +105,13 @@ class StopSet:
             wanted, place = wanted[~same], (place[~same] + 1) & mask
         return found
 
-    def enter(self, met: Met, course: NDArray[np.int64], donor: Words) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Learn what courses measured, `donor` being their destinations' words, (m, words).
+    def enter(self, met: Met, known: NDArray[np.int32], course: NDArray[np.int64], donor: Words) -> NDArray[np.int32]:
+        """Learn what courses have met, `donor` being their destinations; each one's entry, `NOBODY` for no room.
 
-        Returns each one's entry, and whether it was unknown before; of several courses that met it first, to all.
+        `known` is what `find` says of them.
         """
-        entry = self.find(met)
-        was_unknown = entry == NOBODY
-        unknown = np.flatnonzero(was_unknown)
+        entry = known.copy()
+        unknown = np.flatnonzero(entry == NOBODY)
         if len(unknown):
             self._add(met, donor, unknown, entry)
         before = np.full(len(entry), NOBODY, np.int32)
@@ -120,7 +120,7 @@ class StopSet:
         orphans = np.flatnonzero((entry >= 0) & (before >= 0))
         orphans = orphans[self.parent[entry[orphans]] == NOBODY][::-1]
         self.parent[entry[orphans]] = before[orphans]
-        return entry, was_unknown
+        return entry
 
     def _add(self, met: Met, donor: Words, unknown: NDArray[np.int64], entry: NDArray[np.int32]) -> None:
         digest = self._hash(Met(met.address[unknown], met.ttl[unknown]))
