@@ -5,7 +5,7 @@ before it, and one of them says nothing about the other. An entry names its dono
 measured it, and its parent, the entry of the next lower TTL at which that course, or a later one, heard somebody. So
 each hop that a course inherits carries who measured it. This file knows no packet and no clock.
 
-Columns of one number an entry, and a hash table of positions with linear probing: 23 bytes an entry with IPv4, 47 with
+Columns of one number an entry, and a hash table of positions with linear probing: 24 bytes an entry with IPv4, 48 with
 IPv6. What is full begins anew: it costs probes, not truth.
 
 Source: Donnet et al., "Efficient Algorithms for Large-Scale Topology Discovery" (SIGMETRICS 2005).
@@ -26,6 +26,8 @@ NOBODY = -1
 """For an entry: there is none."""
 CAPACITY_BYTES = 28_000_000
 """Of columns and hash table. Pages that hold no entry yet are not in memory."""
+MOST_FULL = 0.7
+"""Share of the hash table's places that are taken before it is made twice as large."""
 _FIRST_PLACES = 1 << 12
 _MOST = 255
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -133,8 +135,9 @@ class StopSet:
         self.donor[entries], self.parent[entries] = donor[first], NOBODY
         self.flows[entries], self.reach[entries], self.is_branch[entries] = 0, 0, False
         self._count += len(first)
-        if 2 * self._count > len(self._places):
-            self._places = np.zeros(1 << (4 * self._count).bit_length(), np.int32)
+        least = int(self._count / MOST_FULL)
+        if least > len(self._places):
+            self._places = np.zeros(1 << least.bit_length(), np.int32)
             self._place(np.arange(self._count, dtype=np.int32))
         else:
             self._place(entries)
