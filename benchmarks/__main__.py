@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import batch_chain, batch_internet, foreign, growth, kill, lanes, paths, send, startup
+from benchmarks import batch_chain, batch_internet, foreign, frugality, growth, kill, lanes, paths, send, startup
 from benchmarks.batches import Scale
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, object]]] = {
     "foreign": foreign.run,
+    "frugality": frugality.run,
     "lanes": lanes.run,
     "paths": paths.run,
     "startup": startup.run,

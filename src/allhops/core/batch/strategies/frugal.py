@@ -19,18 +19,23 @@ windows that are under way. This file knows no packet and no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allhops.core.batch.strategies import Asked, Inheritance
 from allhops.core.batch.strategies.distances import UNKNOWN, Distances, keys_of
+from allhops.core.batch.strategies.footing import Footing, Steps, descend, footing, joined
 from allhops.core.batch.strategies.neighbours import Neighbours
-from allhops.core.batch.strategies.odds import INNER_ROUTER, LAST_ROUTER, NEW_ROUTER, Odds, beyond_case
+from allhops.core.batch.strategies.odds import (
+    INNER_ROUTER,
+    LAST_ROUTER,
+    NEW_ROUTER,
+    Odds,
+    beyond_case,
+)
 from allhops.core.batch.strategies.stop_set import NOBODY, Met, StopSet, bytes_of, words_of
 from allhops.core.batch.survey import NONE
-from allhops.wire.classify import TIME_EXCEEDED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,22 +88,6 @@ class Frugal:
         return inherited
 
 
-@dataclass(frozen=True, slots=True)
-class _Footing:
-    """Where n courses stand. All columns are TTLs, `NONE` for none, but for the matrices."""
-
-    asked: NDArray[np.bool_]
-    """(n, T)"""
-    routers: NDArray[np.bool_]
-    """(n, T): routers that answered, below the path's end."""
-    top: NDArray[np.int16]
-    """Of the first row that is not below the last answer, or of the path's end."""
-    gap: NDArray[np.int16]
-    """Of the farthest row below `top` that was not asked."""
-    stand: NDArray[np.int16]
-    """Of the nearest router with no such row between it and `top`."""
-
-
 class _Window:
     """The courses of one plan, and what is shared with those of others."""
 
@@ -110,18 +99,20 @@ class _Window:
         self._first = plan.options.first_ttl
         self._ttls = np.arange(self._first, plan.options.max_ttl + 1, dtype=np.int16)
         flows, size = len(plan.source_ports), plan.layout.family.address_size
-        packed = np.frombuffer(b"".join(plan.destinations), np.uint8).reshape(-1, size)
-        words = words_of(packed, size)
+        words = words_of(np.frombuffer(b"".join(plan.destinations), np.uint8).reshape(-1, size), size)
         self._words: Words = words[np.repeat(np.arange(len(words)), flows)]
         keys = np.repeat(keys_of(plan.destinations), flows)
         self._is_scout = (keys * _SCATTER >> np.uint64(40)) % np.uint64(SCOUTS) == 0
         self.neighbours = Neighbours(keys, distances)
+        self._ended = np.empty(0, np.int64)
+        self._owed: Inheritance | None = None
 
     def begin(self) -> NDArray[np.int64]:
         """First slots of those that are not held back. Who starts blind meets nobody's stop: all its rows are asked."""
         courses = np.flatnonzero(~self.neighbours.is_held)
         blind = courses[self.neighbours.expected_ttl[courses] == UNKNOWN]
-        below = np.arange(self._first, self._start_ttl(blind[:1])[0] if len(blind) else self._first, dtype=np.int16)
+        below = np.arange(self._first, max(BLIND_TTL, self._first), dtype=np.int16)
+        below = below[below < self._plan.options.max_ttl]
         rows = self._slots(np.repeat(blind, len(below)), np.tile(below, len(blind)))
         return np.concatenate([self._starts(courses), rows])
 
@@ -137,48 +128,40 @@ class _Window:
     def proceed(self, survey: Survey) -> Asked:
         """As the strategy's."""
         self._stops.make_room(int(survey.heard.sum()))
-        footing = self._footing(survey)
-        below = self._below(survey, footing)
-        beyond, goes_on = self._all_beyond(survey, footing)
-        below = np.where(footing.asked.any(axis=1), below, self._start_ttl(survey.courses))
+        ground = self._footing(survey)
+        below, steps = self._below(survey, ground)
+        unasked = ~ground.asked.any(axis=1)
+        below[unasked] = self._start_ttl(survey.courses[unasked])
         self.neighbours.let_go(survey.courses[self.neighbours.is_held[survey.courses]])
-        again = self._asked_again(survey, footing)
-        done = (below == NONE) & ~goes_on & ~again.any(axis=1)
-        index, row = np.nonzero(again)
+        again, again_row = self._asked_again(survey, ground)
+        beyond, beyond_row = self._beyond(survey, ground)
+        done = below == NONE
+        done[again] = done[beyond] = False
         slots = [
-            self._slots(survey.courses[index], self._ttls[row], survey.tries[index, row]),
             self._slots(survey.courses[below != NONE], below[below != NONE]),
-            *beyond,
+            self._slots(survey.courses[again], self._ttls[again_row], survey.tries[again, again_row]),
+            self._slots(survey.courses[beyond], self._ttls[beyond_row]),
         ]
         if done.any():
-            self._learn(survey, footing, np.flatnonzero(done))
+            steps = steps.part(done[steps.place])
+            self._ended, self._owed = survey.courses[done], self._inheritance(survey, steps)
+            self._learn(survey, ground, steps, done)
             slots.append(self._starts(self.neighbours.release()))
         return Asked(np.concatenate(slots), done)
 
     def inherited(self, survey: Survey) -> Inheritance | None:
         """As the strategy's."""
-        footing, stops = self._footing(survey), self._stops
-        index = np.flatnonzero((footing.stand != NONE) & (footing.gap >= self._first))
-        entry = self._entries(survey, index, footing.stand[index])
-        courses, entries = [], []
-        while len(index):
-            known = entry != NOBODY
-            index, entry = index[known], stops.parent[entry[known]]
-            known = entry != NOBODY
-            index, entry = index[known], entry[known]
-            inside = stops.ttl[entry] >= self._first
-            index, entry = index[inside], entry[inside]
-            row = stops.ttl[entry].astype(np.int64) - self._first
-            unasked = ~footing.asked[index, row]
-            courses.append(survey.courses[index[unasked]])
-            entries.append(entry[unasked])
-            own = footing.routers[index, row]
-            entry[own] = self._entries(survey, index[own], self._ttls[row[own]])
-        if not sum(map(len, courses)):
+        if np.array_equal(self._ended, survey.courses):
+            return self._owed
+        return self._inheritance(survey, descend(self._footing(survey), self._stops))
+
+    def _inheritance(self, survey: Survey, steps: Steps) -> Inheritance | None:
+        owed = ~steps.asked & (steps.entry != NOBODY)
+        entry, stops = steps.entry[owed], self._stops
+        if not len(entry):
             return None
-        entry = np.concatenate(entries)
         return Inheritance(
-            course=np.concatenate(courses),
+            course=survey.courses[steps.place[owed]],
             ttl=stops.ttl[entry],
             responder=bytes_of(stops.address[entry]),
             donor=bytes_of(stops.donor[entry]),
@@ -186,71 +169,47 @@ class _Window:
 
     # What to ask
 
-    def _below(self, survey: Survey, footing: _Footing) -> NDArray[np.int16]:
-        """(n,): TTL of the next row to ask on the way to the stop set."""
-        stops = self._stops
-        open_below = footing.gap >= self._first
-        stands = footing.stand != NONE
-        below = np.where(open_below & ~stands & (footing.top > self._first), footing.gap, NONE)
-        below = np.where(self._is_lost(survey), self._nearer(footing.asked), below)
-        index = np.flatnonzero(open_below & stands)
-        entry = self._entries(survey, index, footing.stand[index])
-        while len(index):
-            known = self._is_others(entry, survey.courses[index])
-            below[index[~known]] = footing.gap[index[~known]]
-            index, entry = index[known], stops.parent[entry[known]]
-            inside = (entry != NOBODY) & (stops.ttl[entry] >= self._first)
-            index, entry = index[inside], entry[inside]
-            ttl = stops.ttl[entry].astype(np.int16)
-            row = ttl - self._first
-            check = ~footing.asked[index, row] & self._odds.is_worth_checking(
-                stops.is_branch[entry], stops.flows[entry]
-            )
-            below[index[check]] = ttl[check]
-            answered = footing.routers[index, row]
-            index = index[answered]
-            entry = self._entries(survey, index, ttl[answered])
-        return below.astype(np.int16)
+    def _below(self, survey: Survey, ground: Footing) -> tuple[NDArray[np.int16], Steps]:
+        """(n,): TTL of the next row to ask on the way to the stop set, or behind it; and the way of those without."""
+        homeless = (ground.gap >= self._first) & (ground.stand == NONE)
+        below = np.where(homeless, ground.gap, NONE)
+        below = np.where(self._is_lost(survey), self._nearer(ground.asked), below).astype(np.int16)
 
-    def _all_beyond(self, survey: Survey, footing: _Footing) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
-        """Slots beyond the last answer, and (n,) whether a course has any.
+        def ask(step: Steps) -> NDArray[np.bool_]:
+            worth = self._odds.is_worth_checking(self._stops.is_branch[step.entry], self._stops.flows[step.entry])
+            wanted: NDArray[np.bool_] = ~step.asked & (worth | (step.entry == NOBODY))
+            below[step.place[wanted]] = self._ttls[step.row[wanted]]
+            return wanted
 
-        All rows that would be asked if those before them stayed silent are asked at once. One by one they would save
-        next to nothing, for who answers is seldom the last; and silence, row after row, is what takes the time.
+        return below, descend(ground, self._stops, ask)
+
+    def _beyond(self, survey: Survey, ground: Footing) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(place, row) of the rows to ask beyond the last answer.
+
+        All that would be asked if those before them stayed silent are asked at once. One by one they would save next to
+        nothing, for who answers is seldom the last; and silence, row after row, is what takes the time.
         """
-        asked, slots = footing.asked.copy(), []
-        goes_on = np.zeros(len(asked), np.bool_)
-        for _ in range(self._plan.options.gap_limit):
-            ttl = self._beyond(survey, asked)
-            index = np.flatnonzero(ttl != NONE)
-            if not len(index):
-                break
-            slots.append(self._slots(survey.courses[index], ttl[index]))
-            asked[index, ttl[index] - self._first] = True
-            goes_on[index] = True
-        return slots, goes_on
+        options, rows = self._plan.options, len(self._ttls)
+        place = np.flatnonzero((survey.end_ttl == NONE) & ~self._is_lost(survey))
+        last = survey.highest_heard[place]
+        nobody, last_row = last < self._first, np.maximum(last - self._first, 0)
+        silent = np.arange(1, options.gap_limit + 1, dtype=np.int16)
+        ttl = last[:, None] + silent
+        row = np.minimum(ttl - self._first, rows - 1).astype(np.int64)
+        standing = self._standing(ground, place, last_row)[:, None]
+        case = self._case(survey.courses[place, None], standing, np.broadcast_to(silent, ttl.shape), ttl)
+        surely = nobody | self._is_scout[survey.courses[place]]
+        worth = self._odds.is_worth_asking(case, options.gap_limit) | surely[:, None]
+        asked = ground.asked[place[:, None], row]
+        goes_on = np.logical_and.accumulate(worth | asked, axis=1)
+        index, ahead = np.nonzero(goes_on & ~asked & (ttl <= options.max_ttl))
+        return place[index], row[index, ahead]
 
-    def _beyond(self, survey: Survey, asked: NDArray[np.bool_]) -> NDArray[np.int16]:
-        """(n,): TTL of the next row to ask beyond the last answer, `asked` being those that are asked already."""
-        options = self._plan.options
-        ahead = ~asked & (self._ttls > survey.highest_heard[:, None])
-        ttl = np.where(ahead.any(axis=1), self._ttls[ahead.argmax(axis=1)], NONE)
-        silent = ttl - survey.highest_heard
-        may = (survey.end_ttl == NONE) & (ttl != NONE) & (silent <= options.gap_limit)
-        index = np.flatnonzero(may & (survey.highest_heard >= self._first))
-        last = survey.highest_heard[index]
-        standing = self._standing(self._entries(survey, index, last))
-        case = self._case(survey.courses[index], standing, silent[index], ttl[index])
-        worth = self._odds.is_worth_asking(case, options.gap_limit) | self._is_scout[survey.courses[index]]
-        chosen = may & (survey.highest_heard < self._first) & ~self._is_lost(survey)
-        chosen[index] = worth
-        return np.where(chosen, ttl, NONE).astype(np.int16)
-
-    def _asked_again(self, survey: Survey, footing: _Footing) -> NDArray[np.bool_]:
-        """(n, T): silent rows below the last answer that have attempts left."""
-        left = footing.asked & ~survey.heard & (survey.tries < self._plan.options.attempts)
-        again: NDArray[np.bool_] = left & (self._ttls < footing.top[:, None])
-        return again
+    def _asked_again(self, survey: Survey, ground: Footing) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(place, row) of silent rows below the last answer that have attempts left."""
+        left = ground.asked & ~survey.heard & (survey.tries < self._plan.options.attempts)
+        place, row = np.nonzero(left & (self._ttls < ground.top[:, None]))
+        return place, row
 
     def _is_lost(self, survey: Survey) -> NDArray[np.bool_]:
         """(n,): nobody has answered, and there are rows nearer than those asked."""
@@ -279,33 +238,12 @@ class _Window:
 
     # What is known
 
-    def _footing(self, survey: Survey) -> _Footing:
-        ttls = self._ttls
-        asked = survey.tries > 0
-        top = np.where(survey.end_ttl != NONE, survey.end_ttl, survey.highest_heard + 1).astype(np.int16)
-        below = ttls < top[:, None]
-        routers = below & survey.heard & (survey.kind == TIME_EXCEEDED)
-        unasked = below & ~asked
-        farthest = ttls[len(ttls) - 1 - unasked[:, ::-1].argmax(axis=1)]
-        gap = np.where(unasked.any(axis=1), farthest, NONE).astype(np.int16)
-        reached = routers & (ttls > gap[:, None])
-        stand = np.where(reached.any(axis=1), ttls[reached.argmax(axis=1)], NONE).astype(np.int16)
-        return _Footing(asked, routers, top, gap, stand)
+    def _footing(self, survey: Survey) -> Footing:
+        return footing(self._first, survey, self._stops, self._words[survey.courses])
 
-    def _entries(self, survey: Survey, index: NDArray[np.int64], ttl: NDArray[np.int16]) -> NDArray[np.int32]:
-        """Entries of whoever answered these courses of the survey at these TTLs."""
-        return self._stops.find(self._met(survey, index, ttl))
-
-    def _met(self, survey: Survey, index: NDArray[np.int64], ttl: NDArray[np.int16]) -> Met:
-        packed = survey.packed[index, ttl - self._first]
-        return Met(words_of(packed, self._plan.layout.family.address_size), ttl.astype(np.uint8))
-
-    def _is_others(self, entry: NDArray[np.int32], courses: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether an entry is known from another destination: two flows to one are measured both."""
-        theirs: NDArray[np.bool_] = (entry != NOBODY) & (self._stops.donor[entry] != self._words[courses]).any(axis=1)
-        return theirs
-
-    def _standing(self, entry: NDArray[np.int32]) -> NDArray[np.int64]:
+    def _standing(self, ground: Footing, place: NDArray[np.int64], row: NDArray[np.int16]) -> NDArray[np.int64]:
+        """Of the routers that courses have met in these rows."""
+        entry = ground.others[place, row]
         known = np.where(self._stops.reach[entry] > 0, INNER_ROUTER, LAST_ROUTER)
         return np.where(entry == NOBODY, NEW_ROUTER, known)
 
@@ -323,51 +261,68 @@ class _Window:
 
     # What to remember
 
-    def _learn(self, survey: Survey, footing: _Footing, done: NDArray[np.int64]) -> None:
-        """Remember what courses that end now have measured; `done` are their places in the survey."""
-        end, heard = survey.end_ttl[done], survey.highest_heard[done]
+    def _learn(self, survey: Survey, ground: Footing, steps: Steps, done: NDArray[np.bool_]) -> None:
+        """Remember what courses that end now have measured; `steps` are theirs."""
+        heard, end = survey.highest_heard, survey.end_ttl
         last = np.where(end != NONE, end - 1, np.where(heard < self._first, UNKNOWN, heard))
-        self._learn_beyond(survey, footing, done)
-        self._learn_routers(survey, footing, done, last)
-        self.neighbours.last_ttl[survey.courses[done]] = last
+        self._learn_beyond(survey, ground, np.flatnonzero(done))
+        self._learn_routers(survey, ground, steps, done, last)
+        self.neighbours.last_ttl[survey.courses[done]] = last[done]
         self.neighbours.end(survey.courses[done])
 
-    def _learn_beyond(self, survey: Survey, footing: _Footing, done: NDArray[np.int64]) -> None:
+    def _learn_beyond(self, survey: Survey, ground: Footing, done: NDArray[np.int64]) -> None:
         """Count each row that has an answer below it: how many rows lie between, and whether it was heard from."""
         ttls, end = self._ttls, survey.end_ttl[done, None]
         heard = survey.heard[done] | (ttls == end)
-        asked = (footing.asked[done] | heard) & ((ttls <= end) | (end == NONE))
-        latest = np.maximum.accumulate(np.where(heard, ttls, NONE), axis=1)
+        asked = (ground.asked[done] | heard) & ((ttls <= end) | (end == NONE))
+        latest = np.maximum.accumulate(np.where(ground.routers[done], ttls, NONE), axis=1)
         before = np.concatenate([np.full((len(done), 1), NONE, np.int16), latest[:, :-1]], axis=1)
         index, row = np.nonzero(asked & (before != NONE))
-        before = before[index, row]
-        is_router = footing.routers[done[index], before - self._first]
-        index, row, before = index[is_router], row[is_router], before[is_router]
-        standing = self._standing(self._entries(survey, done[index], before))
-        case = self._case(survey.courses[done[index]], standing, ttls[row] - before, ttls[row])
+        place, before = done[index], before[index, row]
+        standing = self._standing(ground, place, before - self._first)
+        case = self._case(survey.courses[place], standing, ttls[row] - before, ttls[row])
         self._odds.learn_beyond(case, heard[index, row])
 
     def _learn_routers(
-        self, survey: Survey, footing: _Footing, done: NDArray[np.int64], last: NDArray[np.int16]
+        self, survey: Survey, ground: Footing, steps: Steps, done: NDArray[np.bool_], last: NDArray[np.int16]
     ) -> None:
+        """Enter all routers that were met, and count how often a check behind a known one has found another one."""
         stops = self._stops
-        index, row = np.nonzero(footing.routers[done])
-        ttl = self._ttls[row]
-        met = self._met(survey, done[index], ttl)
-        parent = stops.find(met)
-        parent = np.where(parent == NOBODY, NOBODY, stops.parent[parent])
-        is_branch, flows = stops.is_branch[parent], stops.flows[parent]
-        entry, was_unknown = stops.enter(met, index, self._words[survey.courses[done[index]]])
-        stops.count(entry[entry != NOBODY], (last[index] - ttl)[entry != NOBODY])
-        # Below an entry that was known, its parent's row says whether this flow has met the same router there.
-        entries = np.full((len(done), len(self._ttls)), NOBODY, np.int32)
+        ended = done[ground.place]
+        place, row, known = ground.place[ended], ground.row[ended], ground.entry[ended]
+        met = Met(ground.met.address[ended], ground.met.ttl[ended])
+        checks = self._checks(ground, steps, place, row, known)
+        cases = stops.is_branch[checks.entry], stops.flows[checks.entry]
+        entry = stops.enter(met, known, place, self._words[survey.courses[place]])
+        entries = np.full(ground.asked.shape, NOBODY, np.int32)
         news = np.zeros(entries.shape, np.bool_)
-        entries[index, row], news[index, row] = entry, was_unknown
-        known = np.flatnonzero((parent != NOBODY) & (stops.ttl[parent] >= self._first))
-        there = index[known], stops.ttl[parent[known]].astype(np.int64) - self._first
-        checked = footing.asked[done][there]
-        known, there = known[checked], (there[0][checked], there[1][checked])
-        self._odds.learn_checks(is_branch[known], flows[known], news[there])
-        other = (entries[there] != NOBODY) & (entries[there] != parent[known])
-        stops.is_branch[entries[there][other]] = True
-        stops.is_branch[parent[known][other]] = True
+        entries[place, row], news[place, row] = entry, known == NOBODY
+        self._odds.learn_checks(*cases, news[checks.place, checks.row])
+        there = entries[checks.place, checks.row]
+        other = (there != NOBODY) & (there != checks.entry)
+        stops.is_branch[there[other]] = True
+        stops.is_branch[checks.entry[other]] = True
+        entered = entry != NOBODY
+        stops.count(entry[entered], (last[place] - self._ttls[row])[entered])
+
+    def _checks(
+        self,
+        ground: Footing,
+        steps: Steps,
+        place: NDArray[np.int64],
+        row: NDArray[np.int64],
+        entry: NDArray[np.int32],
+    ) -> Steps:
+        """Rows that were asked of courses that end, and of which others had told who is there: whom they told.
+
+        `place`, `row` and `entry` are all routers that these courses have met. Below the row that a course stands on,
+        the steps say what had been told; above it, the parent of each.
+        """
+        stops = self._stops
+        above = (self._ttls[row] > ground.stand[place]) | (ground.gap[place] < self._first)
+        parent = np.where(above & (entry != NOBODY), stops.parent[entry], NOBODY)
+        parent_row = np.where(parent == NOBODY, -1, stops.ttl[parent].astype(np.int64) - self._first)
+        told = parent_row >= 0
+        place, row, parent = place[told], parent_row[told], parent[told]
+        checks = joined([steps, Steps(place, row, parent, ground.asked[place, row])])
+        return checks.part(checks.asked & (checks.entry != NOBODY))

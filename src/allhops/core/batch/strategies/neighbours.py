@@ -1,9 +1,9 @@
 """Who of a window waits for whom: a destination is asked when its neighbours have told how far it may be.
 
-Sorted by address, every 512th destination is asked at once, without knowing anything. The ones halfway between wait
-for them, and so on down to every second one, which waits for the destinations on both sides of it. So everybody but the
-first few has a neighbour that is known, most of them the nearest there is. Who has a nearer one among the destinations
-of earlier windows does not wait. This file knows no packet and no clock.
+Sorted by address, every 512th destination (more often in a short list) is asked at once, without knowing anything. The
+ones between wait for them, and so on down to every second one, which waits for the destinations on both sides of it. So
+everybody but the first few has a neighbour that is known, most of them the nearest there is. Who has a nearer one among
+the destinations of earlier windows does not wait. This file knows no packet and no clock.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from allhops.core.batch.strategies.distances import Distances
 
-STRIDES = (64, 8, 2, 1)
+STRIDES = (512, 64, 16, 8, 4, 2, 1)
 """Places between those that are asked together. The first steps are wide: few destinations pay for them, and each step
-costs the time of a trace."""
+costs the time of a trace: (64, 8, 2, 1) takes a third less time and 6 % more probes."""
+LEAST_FIRST = 16
+"""Destinations that are asked first, at least: a short list is not worth so many steps."""
 USUAL = 0.75
 """Quantile: half of a dense list are asked next to a neighbour, and a quarter two places away."""
 _NOBODY = -1
@@ -89,7 +91,8 @@ def _sides(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int6
     rank = np.empty(courses, np.int64)
     rank[order] = np.arange(courses)
     wider = np.zeros(courses, np.int64)
-    for wide, narrow in pairwise(STRIDES):
+    strides = [stride for stride in STRIDES if stride * LEAST_FIRST <= courses] or [1]
+    for wide, narrow in pairwise(strides):
         wider[(rank % narrow == 0) & (rank % wide != 0) & (wider == 0)] = wide
     left = rank - rank % np.maximum(wider, 1)
     right = left + wider

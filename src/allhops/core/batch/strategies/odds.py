@@ -36,16 +36,17 @@ LEAST_OFFSET, OFFSETS = -3, 8
 MOST_FLOWS = 16
 """Flows that have met a router; more count as so many."""
 
-WORTH_BEYOND = 0.007
+WORTH_BEYOND = 0.01
 """Addresses that a probe beyond the last answer must be expected to bring."""
 WORTH_CHECK = 0.007
 """The same for one that looks for another branch."""
-PRIOR_BEYOND, PRIOR_CHECK = 0.05, 0.1
+PRIOR_BEYOND = 0.1
+PRIOR_CHECK = 0.1
 """What a probe brings while nothing is known at all."""
-PRIOR_WEIGHT = 4.0
+PRIOR_WEIGHT = 2.0
 """Probes that the prior counts for; and those that the cases next to one count for are `LIKE_WEIGHT`."""
-LIKE_WEIGHT = 10.0
-OPTIMISM = 0.15
+LIKE_WEIGHT = 20.0
+OPTIMISM = 0.2
 """Addresses that every case is credited with: the reason to try what was never tried."""
 FADING = 300_000
 """Rows counted until all counts are halved."""

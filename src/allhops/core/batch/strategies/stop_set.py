@@ -5,7 +5,7 @@ before it, and one of them says nothing about the other. An entry names its dono
 measured it, and its parent, the entry of the next lower TTL at which that course, or a later one, heard somebody. So
 each hop that a course inherits carries who measured it. This file knows no packet and no clock.
 
-Columns of one number an entry, and a hash table of positions with linear probing: 23 bytes an entry with IPv4, 47 with
+Columns of one number an entry, and a hash table of positions with linear probing: 24 bytes an entry with IPv4, 48 with
 IPv6. What is full begins anew: it costs probes, not truth.
 
 Source: Donnet et al., "Efficient Algorithms for Large-Scale Topology Discovery" (SIGMETRICS 2005).
@@ -26,6 +26,8 @@ NOBODY = -1
 """For an entry: there is none."""
 CAPACITY_BYTES = 28_000_000
 """Of columns and hash table. Pages that hold no entry yet are not in memory."""
+MOST_FULL = 0.7
+"""Share of the hash table's places that are taken before it is made twice as large."""
 _FIRST_PLACES = 1 << 12
 _MOST = 255
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -62,6 +64,7 @@ class StopSet:
     """Entries of one family; `size` is that of an address, bytes."""
 
     def __init__(self, size: int, capacity_bytes: int = CAPACITY_BYTES) -> None:
+        self.size = size
         self._words, word = (1, np.uint32) if size == 4 else (2, np.uint64)
         entry_bytes = 2 * size + 4 + 4 + 4 * 2
         self.capacity = max(capacity_bytes // entry_bytes, 2)
@@ -104,14 +107,13 @@ class StopSet:
             wanted, place = wanted[~same], (place[~same] + 1) & mask
         return found
 
-    def enter(self, met: Met, course: NDArray[np.int64], donor: Words) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Learn what courses measured, `donor` being their destinations' words, (m, words).
+    def enter(self, met: Met, known: NDArray[np.int32], course: NDArray[np.int64], donor: Words) -> NDArray[np.int32]:
+        """Learn what courses have met, `donor` being their destinations; each one's entry, `NOBODY` for no room.
 
-        Returns each one's entry, and whether it was unknown before; of several courses that met it first, to all.
+        `known` is what `find` says of them.
         """
-        entry = self.find(met)
-        was_unknown = entry == NOBODY
-        unknown = np.flatnonzero(was_unknown)
+        entry = known.copy()
+        unknown = np.flatnonzero(entry == NOBODY)
         if len(unknown):
             self._add(met, donor, unknown, entry)
         before = np.full(len(entry), NOBODY, np.int32)
@@ -120,7 +122,7 @@ class StopSet:
         orphans = np.flatnonzero((entry >= 0) & (before >= 0))
         orphans = orphans[self.parent[entry[orphans]] == NOBODY][::-1]
         self.parent[entry[orphans]] = before[orphans]
-        return entry, was_unknown
+        return entry
 
     def _add(self, met: Met, donor: Words, unknown: NDArray[np.int64], entry: NDArray[np.int32]) -> None:
         digest = self._hash(Met(met.address[unknown], met.ttl[unknown]))
@@ -133,8 +135,9 @@ class StopSet:
         self.donor[entries], self.parent[entries] = donor[first], NOBODY
         self.flows[entries], self.reach[entries], self.is_branch[entries] = 0, 0, False
         self._count += len(first)
-        if 2 * self._count > len(self._places):
-            self._places = np.zeros(1 << (4 * self._count).bit_length(), np.int32)
+        least = int(self._count / MOST_FULL)
+        if least > len(self._places):
+            self._places = np.zeros(1 << least.bit_length(), np.int32)
             self._place(np.arange(self._count, dtype=np.int32))
         else:
             self._place(entries)

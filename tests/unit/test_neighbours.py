@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from allhops.core.batch.strategies.distances import NO_BITS, UNKNOWN, Distances, keys_of
+from allhops.core.batch.strategies.neighbours import LEAST_FIRST, Neighbours
+
+
+def keys(*hosts: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    return keys_of([bytes([10, host >> 8, host & 255, 1]) for host in hosts])
+
+
+def ends(neighbours: Neighbours, courses: list[int], ttl: int) -> None:
+    neighbours.last_ttl[courses] = ttl
+    neighbours.end(np.array(courses))
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 100, 1_000, 9_999])
+def test_everybody_is_released_once_those_before_it_have_ended(count: int) -> None:
+    order = np.random.default_rng(count).permutation(count)
+    neighbours = Neighbours(keys(*order.tolist()), Distances())
+    under_way = np.flatnonzero(~neighbours.is_held)
+    assert len(under_way) >= min(count, LEAST_FIRST)
+    started = under_way.tolist()
+    while len(under_way):
+        assert (neighbours.expected_ttl[under_way[len(started) > len(under_way) :]] >= UNKNOWN).all()
+        ends(neighbours, under_way.tolist(), 12)
+        under_way = neighbours.release()
+        assert (neighbours.expected_ttl[under_way] == 12).all()
+        started += under_way.tolist()
+    assert sorted(started) == list(range(count))
+    assert neighbours.all_ended
+
+
+def test_the_nearest_neighbour_tells_and_of_two_the_farther_one() -> None:
+    neighbours = Neighbours(keys(*range(64)), Distances())
+    ends(neighbours, [0], 9)
+    ends(neighbours, [4], 11)
+    neighbours.let_go(np.array([2]))
+    assert neighbours.expected_ttl[2] == 9  # 0 and 2 differ in the last bit but one, 4 before that
+    ends(neighbours, [2], UNKNOWN)
+    neighbours.let_go(np.array([3, 1]))
+    assert neighbours.expected_ttl[[3, 1]].tolist() == [11, 9]  # who never answered tells nothing
+
+
+def test_nobody_waits_for_a_neighbour_when_a_nearer_one_is_known() -> None:
+    known = Distances()
+    known.learn(keys(*range(0, 2_000, 2)), np.full(1_000, 13, np.int16))
+    neighbours = Neighbours(keys(*range(1, 2_000, 2)), known)
+    assert not neighbours.is_held.any()
+    assert set(neighbours.expected_ttl.tolist()) == {13}
+
+
+def test_distances_know_the_nearest_of_what_they_were_told() -> None:
+    known = Distances()
+    assert [column.tolist() for column in known.nearest(keys(1, 2))] == [[UNKNOWN] * 2, [NO_BITS] * 2]
+    known.learn(keys(40, 8), np.array([14, 12], np.int16))
+    known.learn(keys(12), np.array([13], np.int16))
+    ttl, bits = known.nearest(keys(9, 13, 0, 500))
+    assert ttl.tolist() == [12, 13, 12, 14]
+    assert bits.tolist() == [23, 23, 20, 15]
+
+
+def test_distances_are_bounded() -> None:
+    known = Distances(most=100)
+    known.learn(keys(*range(150)), np.full(150, 10, np.int16))
+    assert len(known) == 75
+    assert known.nearest(keys(149))[0].tolist() == [10]
