@@ -328,7 +328,7 @@ def test_a_file_that_exists_is_refused_resumed_or_begun_anew(
 
 DIFFERENT = [
     (["-q", "1"], "-q/--attempts is 1 and was 3"),
-    (["--strategy", "frugal"], "--strategy is frugal and was parallel"),
+    (["--strategy", "frugal"], "--strategy is frugal and was auto"),
     (["--shard", "1/2"], "--shard is 1/2 and was 1/1"),
     (["--seed", "8"], "--seed is 8 and was None"),
     (["--exclude", "/dev/null"], "--exclude is another one"),

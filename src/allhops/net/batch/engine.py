@@ -32,6 +32,7 @@ from allhops.net.batch.feed import Destination, Refused
 from allhops.net.batch.intake import Intake
 from allhops.net.batch.stats import Stats
 from allhops.net.clock import AwakeClock, WallScale
+from allhops.net.many import FRUGAL, PARALLEL, PARALLEL_BELOW
 from allhops.net.tracing import size_of_probe
 from allhops.wire.probes import COOKIE_SIZE, LAYOUTS
 
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 WINDOW_COURSES = 8_192
 """Destinations of one window at most."""
+LEAST_WINDOW = 100
+WINDOW_S = 0.25
+"""Seconds of the rate that a window's first probes may take: its paths become complete together, some twenty times as
+long after it was opened, and until then there is nothing to write that a crash would leave behind."""
 LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
@@ -69,6 +74,8 @@ FEED_CHUNK = 256
 NOBODY = -1
 PATIENCE_S = 0.02
 """How long destinations wait for others to fill their window while nothing else is left to send."""
+UNDECIDED_S = 0.5
+"""How long a slow feed may keep it open whether there are few destinations or many."""
 APPETITE_S = 1.0
 """Seconds of the rate that must wait to be sent for no further window to be opened."""
 APPETITE_PROBES = 65_536
@@ -90,7 +97,8 @@ class Batch:
         async with Batch(options, rate_pps=5_000) as batch:
             async for ended in batch.run(feed): ...
 
-    `strategy` is a name in `BATCH_STRATEGIES`. `rate_pps` None is as fast as this machine can without loss of its own.
+    `strategy` is a name in `BATCH_STRATEGIES`; None is "parallel" for fewer than `PARALLEL_BELOW` destinations and
+    "frugal" for more. `rate_pps` None is as fast as this machine can without loss of its own.
     `seed` makes the order of the probes repeatable. `wire` is a way to the network in the place of `backend`'s: "ring",
     "raw", "errqueue" or "auto", the best that is allowed.
 
@@ -101,7 +109,7 @@ class Batch:
         self,
         options: TraceOptions,
         *,
-        strategy: str = "frugal",
+        strategy: str | None = None,
         rate_pps: float | None = None,
         seed: int | None = None,
         wire: Wire | None = None,
@@ -111,7 +119,7 @@ class Batch:
         self.options = options
         self.counters = Counters()
         self.tally = Tally()
-        self._strategy = batch_strategy(strategy)
+        self._strategy = None if strategy is None else batch_strategy(strategy)
         self._pacer = Pacer(rate_pps)
         self._random = np.random.default_rng(seed)
         self._wire_given = wire
@@ -304,7 +312,10 @@ class Batch:
         if not self._stopping:
             for refused in self._intake.route(self._wire, now):
                 self._refuse(refused)
-            self._open_windows(now)
+            if self._has_strategy(now):
+                self._open_windows(now)
+            elif not self._is_full:
+                self._room.set()
         if self._output:
             self._news.set()
 
@@ -366,6 +377,15 @@ class Batch:
 
     # The windows
 
+    def _has_strategy(self, now: float) -> bool:
+        """Choose one, if the caller left it open, when it is known how many destinations there are, or in a moment."""
+        if self._strategy is None:
+            few = len(self._intake) < PARALLEL_BELOW
+            if few and not self._fed and all(now - gathering.since < UNDECIDED_S for gathering in self._intake):
+                return False
+            self._strategy = batch_strategy(PARALLEL if few else FRUGAL)
+        return True
+
     def _open_windows(self, now: float) -> None:
         """Open windows while there is room for them and something to send is wanted."""
         for gathering in self._intake:
@@ -393,11 +413,14 @@ class Batch:
 
     def _window_courses(self) -> int:
         rows = self.options.max_ttl - self.options.first_ttl + 1
-        slots = rows * (self.options.attempts + self._strategy.spare_attempts)
-        return max(1, min(WINDOW_COURSES, LIVE_SLOTS // 4 // slots))
+        spare = 0 if self._strategy is None else self._strategy.spare_attempts
+        slots = rows * (self.options.attempts + spare)
+        timely = max(LEAST_WINDOW, self._pacer.rate_pps * WINDOW_S)
+        return int(max(1, min(WINDOW_COURSES, LIVE_SLOTS // 4 // slots, timely)))
 
     def _open(self, way: Way, members: list[Destination], now: float) -> bool:
         """A window for these; False when there is no port for it before another one ends."""
+        assert self._strategy is not None  # chosen before the first window
         layout = LAYOUTS[self.options.protocol, way.version]
         try:
             lease = self._wire.lease(way, self.options)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from allhops.core.batch.strategies.distances import Distances
 
-STRIDES = (512, 64, 16, 8, 4, 2, 1)
+STRIDES = (64, 8, 2, 1)
 """Places between those that are asked together. The first steps are wide: few destinations pay for them, and each step
-costs the time of a trace: (64, 8, 2, 1) takes a third less time and 6 % more probes."""
+costs the time of a trace: (512, 64, 16, 8, 4, 2, 1) takes half as long again, and 6 % fewer probes."""
 LEAST_FIRST = 16
 """Destinations that are asked first, at least: a short list is not worth so many steps."""
 USUAL = 0.75
