@@ -33,7 +33,7 @@ def test_everybody_is_released_once_those_before_it_have_ended(count: int) -> No
     assert neighbours.all_ended
 
 
-def test_the_nearest_neighbour_tells_and_of_two_the_farther_one() -> None:
+def test_the_nearest_neighbour_tells() -> None:
     neighbours = Neighbours(keys(*range(64)), Distances())
     ends(neighbours, [0], 9)
     ends(neighbours, [4], 11)
@@ -41,7 +41,7 @@ def test_the_nearest_neighbour_tells_and_of_two_the_farther_one() -> None:
     assert neighbours.expected_ttl[2] == 9  # 0 and 2 differ in the last bit but one, 4 before that
     ends(neighbours, [2], UNKNOWN)
     neighbours.let_go(np.array([3, 1]))
-    assert neighbours.expected_ttl[[3, 1]].tolist() == [11, 9]  # who never answered tells nothing
+    assert neighbours.expected_ttl[[3, 1]].tolist() == [9, 9]  # both wait for 0 and 4, and 0 is the nearer one
 
 
 def test_nobody_waits_for_a_neighbour_when_a_nearer_one_is_known() -> None:
