@@ -21,7 +21,7 @@ from allhops.api import BATCH_RATE_PPS
 from allhops.cli import main
 from allhops.cli.arguments import BACKENDS
 from allhops.cli.batch import outputs, run
-from allhops.cli.batch.arguments import STRATEGIES, read_batch_arguments
+from allhops.cli.batch.arguments import read_batch_arguments
 from allhops.cli.batch.console import MAX_COMPLAINTS, Console
 from allhops.cli.batch.finished import read_json_lines
 from allhops.cli.batch.shard import Shard
@@ -173,7 +173,7 @@ def test_defaults() -> None:
     request = read_batch_arguments(["-"])
     assert request.options == TraceOptions()
     assert (request.list_path, request.rate_pps, request.backend) == ("-", BATCH_RATE_PPS, BACKENDS[0])
-    assert (request.strategy, request.shard, request.seed) == (STRATEGIES[0], Shard(1, 1), None)
+    assert (request.strategy, request.shard, request.seed) == (None, Shard(1, 1), None)
     assert (request.output, request.exclude_path, request.resume, request.force) == (None, None, False, False)
 
 

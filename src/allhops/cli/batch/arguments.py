@@ -67,7 +67,8 @@ class BatchRequest:
     rate_pps: float | None
     """None is as fast as the machine can."""
     backend: str
-    strategy: str
+    strategy: str | None
+    """None leaves it to the number of destinations."""
     exclude_path: str | None
     seed: int | None
     """None is a random one."""
@@ -96,7 +97,7 @@ def read_batch_arguments(argv: Sequence[str]) -> BatchRequest:
         options=options_from(parser, given),
         rate_pps=getattr(given, "rate", BATCH_RATE_PPS),
         backend=getattr(given, "backend", BACKENDS[0]),
-        strategy=getattr(given, "strategy", STRATEGIES[0]),
+        strategy=_named(getattr(given, "strategy", AUTO)),
         exclude_path=getattr(given, "exclude", None),
         seed=getattr(given, "seed", None),
         shard=getattr(given, "shard", Shard()),
@@ -157,6 +158,10 @@ def _add_destinations(group: argparse._ArgumentGroup) -> None:
     add_versions(group)
     _add(group, "--exclude", "FILE", "prefixes and addresses that are never probed, one a line")
     _add(group, "--shard", "I/N", "only part I (from 1) of N: the same split on every machine", shard)
+
+
+def _named(strategy: str) -> str | None:
+    return None if strategy == AUTO else strategy
 
 
 def _add_pace(group: argparse._ArgumentGroup) -> argparse._ArgumentGroup:

@@ -12,7 +12,7 @@ import time
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
-from allhops.cli.batch.arguments import AUTO, PARQUET
+from allhops.cli.batch.arguments import PARQUET
 from allhops.cli.batch.console import Console
 from allhops.cli.batch.destinations import Destinations
 from allhops.cli.batch.exclude import Exclusions, read_exclusions
@@ -53,7 +53,7 @@ def open_engine(request: BatchRequest) -> Engine:
     """The real one, not open yet."""
     return Batch(
         request.options,
-        strategy=None if request.strategy == AUTO else request.strategy,
+        strategy=request.strategy,
         rate_pps=request.rate_pps,
         seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
         wire=None if request.simulate is None else _simulated(request.simulate),

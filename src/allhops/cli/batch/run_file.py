@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allhops import __version__
 from allhops.cli.arguments import option_of
+from allhops.cli.batch.arguments import AUTO
 from allhops.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def requested(request: BatchRequest, list_sha256: str | None, excluded: bytes | 
     return RunFile(
         list_sha256=list_sha256,
         options={**asdict(request.options), "simulate": request.simulate},
-        strategy=request.strategy,
+        strategy=request.strategy or AUTO,
         exclude_sha256=None if excluded is None else hashlib.sha256(excluded).hexdigest(),
         shard=str(request.shard),
         seed=request.seed,
