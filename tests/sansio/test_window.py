@@ -164,3 +164,15 @@ def test_an_interrupt_cancels_what_is_out() -> None:
     tally = batch.tally
     assert tally.sent == tally.answered + tally.cancelled
     assert tally.cancelled
+
+
+def test_a_clock_that_was_set_is_set_right_for_what_was_sent() -> None:
+    scenario, addresses = world(4)
+    batch = VirtualBatch(
+        Internet(scenario), addresses, batch_strategy("parallel"), TraceOptions(), lane=ScalarLane, rate_pps=5_000
+    )
+    block = batch.window.probes_to_send(0.0)
+    assert block is not None
+    block.sent_ns[0], block.handed = 1_000, 1
+    batch.window.probes_sent(0.0, lambda stamp: stamp + 3_600)
+    assert batch.window.ledger.sent_ns[block.slots[0]] == 4_600

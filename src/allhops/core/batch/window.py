@@ -24,7 +24,7 @@ from allhops.model import StopReason
 from allhops.wire.classify import DESTINATION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -150,10 +150,11 @@ class Window(Generic[Replies]):
             self._noted = 0
         return self._block
 
-    def probes_sent(self, now: float) -> None:
+    def probes_sent(self, now: float, place: Callable[[int], int] | None = None) -> None:
         """Record what the net did with the block since the last time; a block that is through makes room for the next.
 
-        Must be called before replies to these probes are handed in.
+        Must be called before replies to these probes are handed in. `place` puts a stamp where it belongs on the scale
+        of the replies' stamps; None when it is there.
         """
         block = self._block
         if block is None or block.handed == self._noted:
@@ -163,6 +164,8 @@ class Window(Generic[Replies]):
         courses = self._courses_of(slots)
         errors = np.frombuffer(block.errors, np.uint16)[part]
         sent_ns = np.frombuffer(block.sent_ns, np.int64)[part]
+        if place is not None:
+            sent_ns = np.array([place(stamp) for stamp in sent_ns.tolist()], np.int64)
         ledger, failed = self.ledger, errors != 0
         np.frombuffer(ledger.sent_ns, np.int64)[slots] = sent_ns
         np.frombuffer(ledger.sent_at, np.float64)[slots] = now

@@ -292,16 +292,16 @@ class Batch:
                         self._full_queues += 1
                         live.window.queue_was_full(now)
                 if handed < granted or through:
-                    live.window.probes_sent(now)
+                    self._note_sent(live, now)
                 if handed < granted:
                     break
         return sent
 
     def _process(self, now: float) -> None:
         """Enter what was sent, then read what came, then move the windows on."""
-        for live in self._live:
-            live.window.probes_sent(now)
         self._wall.look()
+        for live in self._live:
+            self._note_sent(live, now)
         self._receive()
         if now >= self._advance_at:
             self._advance_at = now + ADVANCE_S
@@ -318,6 +318,9 @@ class Batch:
                 self._room.set()
         if self._output:
             self._news.set()
+
+    def _note_sent(self, live: _Live, now: float) -> None:
+        live.window.probes_sent(now, self._wall.place if self._wall.steps else None)
 
     def _receive(self) -> None:
         for _ in range(MOST_RINGS):
