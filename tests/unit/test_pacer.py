@@ -83,3 +83,10 @@ def test_without_a_rate_drops_give_it_one() -> None:
     pacer = Pacer()
     pacer.slow_down(100_000)
     assert pacer.rate_pps == pytest.approx(70_000)
+
+
+def test_what_is_granted_later_is_owed_as_well() -> None:
+    pacer = Pacer(1_000)
+    assert pacer.grant(0.0, 1_000, 3) == 3
+    sent = 3 + sum(pacer.grant(tick / 100, 1_000, 50) for tick in (10, *range(11, 1_200)))
+    assert sent == pytest.approx(12_000, abs=130)

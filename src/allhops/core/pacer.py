@@ -38,12 +38,13 @@ class Pacer:
     def _capacity(self) -> float:
         return max(1.0, self.rate_pps * BURST_S)
 
-    def grant(self, now: float, wanted: int) -> int:
-        """Take up to `wanted` probes out of the bucket; how many may leave now."""
+    def grant(self, now: float, wanted: int, most: int | None = None) -> int:
+        """Take up to `wanted` probes out of the bucket, and no more than `most`; how many may leave now."""
+        most = wanted if most is None else min(wanted, most)
         if self.rate_pps == inf:
-            return wanted
+            return most
         self._fill(now)
-        granted = min(wanted, int(self._tokens))
+        granted = min(most, int(self._tokens))
         self._tokens -= granted
         self._is_wanted = granted < wanted
         return granted

@@ -13,7 +13,7 @@ import asyncio
 import os
 from collections import deque
 from dataclasses import asdict, dataclass
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -53,14 +53,18 @@ LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
-PROCESS_S = 0.01
-"""Between two looks at what has arrived."""
+SHORTEST_LOOK_S, LONGEST_LOOK_S = 0.01, 0.04
+"""Between two looks at what has arrived; in between, as long as `LOOK_PROBES` take to be sent."""
+LOOK_PROBES = 1_024
+"""To read and enter replies costs a fixed price that so many share well (`python -m benchmarks lanes`)."""
 WATCH_S = 0.5
 """Between two looks at what the kernel dropped: what a lower rate does shows only after a round trip."""
 ADVANCE_S = 0.04
 """Between two questions to the strategy: the more courses it is asked about at once, the less each costs."""
 SLICE_PROBES = 64
 """Handed over in one beat, if the rate allows: what leaves together queues behind itself at the first router."""
+BURST_PROBES, BURST_S = 128, 0.004
+"""The most that one beat hands over, whichever is more: after a pause what was missed is not sent in one go."""
 SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.001, 0.008
 """The longest is less than the pacer's burst, so that nothing of the rate is lost between two beats."""
 UNPACED_PROBES = 512
@@ -249,13 +253,13 @@ class Batch:
     # The beats
 
     def _beat(self) -> None:
-        """Hand over what may leave; every `PROCESS_S` also read what has arrived."""
+        """Hand over what may leave; at longer intervals also read what has arrived."""
         try:
             now = self._clock.now()
             sent = self._send(now)
             if now >= self._process_at or (sent and self._pacer.rate_pps == inf):
                 self._process(now)
-                self._process_at = now + PROCESS_S
+                self._process_at = now + min(max(LOOK_PROBES / self._pacer.rate_pps, SHORTEST_LOOK_S), LONGEST_LOOK_S)
         except Exception as failure:  # the loop would only log it, and the caller would wait forever
             self._fail(failure)
             return
@@ -269,16 +273,17 @@ class Batch:
 
     def _beat_s(self) -> float:
         if not any(live.window.waiting for live in self._live):
-            return PROCESS_S
+            return SHORTEST_LOOK_S
         return min(max(SLICE_PROBES / self._pacer.rate_pps, SHORTEST_BEAT_S), LONGEST_BEAT_S)
 
     def _send(self, now: float) -> int:
         """Hand probes to the wire, oldest window first; how many."""
-        wanted = UNPACED_PROBES if self._pacer.rate_pps == inf else WINDOW_COURSES
+        is_paced = self._pacer.rate_pps < inf
+        most = max(BURST_PROBES, ceil(BURST_S * self._pacer.rate_pps)) if is_paced else UNPACED_PROBES
         sent = 0
         for live in self._live:
             while (block := live.window.probes_to_send(now)) is not None:
-                granted = self._pacer.grant(now, min(len(block) - block.handed, wanted - sent))
+                granted = self._pacer.grant(now, len(block) - block.handed, most - sent)
                 if not granted:
                     return sent
                 before = block.handed

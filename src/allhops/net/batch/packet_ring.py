@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BLOCK_SIZE, BLOCKS = 1 << 18, 64
 """Bytes, and how many: 16 MiB hold some 80,000 ICMP errors."""
-RETIRE_MS = 5
+RETIRE_MS = 20
 """After which a block is ours though it is not full. The kernel's stamps say when packets came, whatever this is."""
 _FRAME_SIZE = 2_048
 """Only a divisor: packets of this version of the ring take the room that they need."""
