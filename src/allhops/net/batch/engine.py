@@ -361,11 +361,14 @@ class Batch:
             self._lane.disown(replies.select(strange))
 
     def _watch_drops(self, now: float) -> None:
-        """Packets that our own kernel dropped say that this machine cannot keep the pace up."""
+        """Replies that our own kernel dropped say that this machine cannot keep the pace up.
+
+        A send queue that is full says nothing of the kind: what found no room is sent a moment later.
+        """
         since, sent, dropped = self._watched
         if now - since < WATCH_S:
             return
-        drops = self.counters.kernel_drops + self._full_queues
+        drops = self.counters.kernel_drops
         if drops > dropped and since:
             self._pacer.slow_down((self.tally.sent - sent) / (now - since))
         self._watched = now, self.tally.sent, drops
