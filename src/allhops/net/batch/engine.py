@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 WINDOW_COURSES = 8_192
 """Destinations of one window at most."""
 LEAST_WINDOW = 100
-WINDOW_S = 0.25
+WINDOW_S = 1.0
 """Seconds of the rate that a window's first probes may take: its paths become complete together, some twenty times as
 long after it was opened, and until then there is nothing to write that a crash would leave behind."""
 LIVE_SLOTS = 1_200_000
