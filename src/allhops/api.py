@@ -57,7 +57,8 @@ def trace_many(
 
     `strategy` is "parallel", which asks every TTL (what fewer than 100 destinations get when nothing is said), or
     "frugal", which asks only what other paths have not shown yet (what more get): hops that it owes to another trace
-    have no probes and say so in `Hop.inherited`. `seed` makes the order of the probes of a batch repeatable.
+    have no probes and say so in `Hop.inherited`, and the far end of a path to a silent destination is left out where
+    experience says that it would show nobody new. `seed` makes the order of the probes of a batch repeatable.
 
     Raises:
         UsageError: an option that cannot be.
