@@ -33,8 +33,8 @@ RATE_PPS = 2_000
 """Slow enough that a batch lasts longer than a life."""
 MAX_TTL = 20
 LIFE_S = (0.3, 10.0)
-"""Between these it is killed, if it is not done before: from before its first socket to its last line. The first courses
-end after some three seconds, the first rows of a Parquet file are durable after five."""
+"""Between these it is killed, if it is not done before: from before its first socket to its last line. The first
+courses end after some three seconds, the first rows of a Parquet file are durable after five."""
 SCHEMA = Path(__file__).parents[1] / "docs" / "trace.schema.json"
 
 
@@ -57,7 +57,7 @@ def run(progress: Callable[[str], None], scale: Scale) -> dict[str, object]:
     """As many kills as `Scale.times` says, for each format."""
     rows = []
     for ending in READERS:
-        record = torture(ending, scale.times, DESTINATIONS, seed=scale.times, life_s=LIFE_S[ending], progress=progress)
+        record = torture(ending, scale.times, DESTINATIONS, seed=scale.times, life_s=LIFE_S, progress=progress)
         rows.append(
             {
                 "format": ending,
