@@ -37,7 +37,7 @@ from allhops.net.tracing import size_of_probe
 from allhops.wire.probes import COOKIE_SIZE, LAYOUTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
     from allhops.net.batch.intake import Gathering
     from allhops.net.batch.wire import BatchLease, Way, Wire
@@ -53,17 +53,16 @@ LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
-SHORTEST_LOOK_S, LONGEST_LOOK_S = 0.01, 0.04
-"""Between two looks at what has arrived; in between, as long as `LOOK_PROBES` take to be sent."""
-LOOK_PROBES = 1_024
+SHORTEST_LOOK_S, URGENT_LOOK_S, LONGEST_LOOK_S = 0.01, 0.04, 0.1
+"""Between two looks at what has arrived: as long as `LOOK_PROBES` take to be sent, at most the second while there is
+little left to send before somebody has heard a reply, else the third."""
+LOOK_PROBES = 4_096
 """To read and enter replies costs a fixed price that so many share well (`python -m benchmarks lanes`)."""
 WATCH_S = 0.5
 """Between two looks at what the kernel dropped: what a lower rate does shows only after a round trip."""
-ADVANCE_S = 0.04
-"""Between two questions to the strategy: the more courses it is asked about at once, the less each costs."""
-SLICE_PROBES = 64
+BEAT_PROBES = 128
 """Handed over in one beat, if the rate allows: what leaves together queues behind itself at the first router."""
-BURST_PROBES, BURST_S = 128, 0.004
+BURST_PROBES, BURST_S = 256, 0.004
 """The most that one beat hands over, whichever is more: after a pause what was missed is not sent in one go."""
 SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.001, 0.008
 """The longest is less than the pacer's burst, so that nothing of the rate is lost between two beats."""
@@ -143,8 +142,9 @@ class Batch:
         self._room = asyncio.Event()
         self._timer: asyncio.Handle | None = None
         self._failure: BaseException | None = None
-        self._process_at = 0.0
-        self._advance_at = 0.0
+        self._look_at = 0.0
+        self._unlooked = 0
+        self._chores: deque[Callable[[float], None]] = deque()
         self._full_queues = 0
         self._watched = (0.0, 0, 0)
 
@@ -257,9 +257,8 @@ class Batch:
         try:
             now = self._clock.now()
             sent = self._send(now)
-            if now >= self._process_at or (sent and self._pacer.rate_pps == inf):
-                self._process(now)
-                self._process_at = now + min(max(LOOK_PROBES / self._pacer.rate_pps, SHORTEST_LOOK_S), LONGEST_LOOK_S)
+            self._unlooked += sent
+            self._do_chores(now)
         except Exception as failure:  # the loop would only log it, and the caller would wait forever
             self._fail(failure)
             return
@@ -269,12 +268,27 @@ class Batch:
         if sent and self._pacer.rate_pps == inf:
             self._timer = self._loop.call_soon(self._beat)
         else:
-            self._timer = self._loop.call_later(self._beat_s(), self._beat)
+            spent = self._clock.now() - now  # part of the beat: what work takes must not lower the pace
+            self._timer = self._loop.call_later(max(0.0, self._beat_s() - spent), self._beat)
 
     def _beat_s(self) -> float:
-        if not any(live.window.waiting for live in self._live):
+        """Seconds to the next beat."""
+        if not self._waiting:
             return SHORTEST_LOOK_S
-        return min(max(SLICE_PROBES / self._pacer.rate_pps, SHORTEST_BEAT_S), LONGEST_BEAT_S)
+        return min(max(BEAT_PROBES / self._pacer.rate_pps, SHORTEST_BEAT_S), LONGEST_BEAT_S)
+
+    def _look_s(self) -> float:
+        """Seconds to the next look, unless `LOOK_PROBES` are sent before."""
+        rate_pps = self._pacer.rate_pps
+        if rate_pps == inf:
+            return SHORTEST_LOOK_S
+        longest = LONGEST_LOOK_S if self._waiting > LONGEST_LOOK_S * rate_pps else URGENT_LOOK_S
+        return min(max(LOOK_PROBES / rate_pps, SHORTEST_LOOK_S), longest)
+
+    @property
+    def _waiting(self) -> int:
+        """Probes that wait to be sent."""
+        return sum(live.window.waiting for live in self._live)
 
     def _send(self, now: float) -> int:
         """Hand probes to the wire, oldest window first; how many."""
@@ -302,27 +316,42 @@ class Batch:
                     break
         return sent
 
-    def _process(self, now: float) -> None:
-        """Enter what was sent, then read what came, then move the windows on."""
+    def _do_chores(self, now: float) -> None:
+        """What a look is made of, a part in each beat while probes wait to be sent: none of them takes long."""
+        if not self._chores and (now >= self._look_at or self._unlooked >= LOOK_PROBES):
+            self._chores.extend((self._read, self._advance, self._refill))
+            self._look_at, self._unlooked = now + self._look_s(), 0
+        while self._chores:
+            self._chores.popleft()(now)
+            if self._waiting:
+                return
+
+    def _read(self, now: float) -> None:
+        """Enter what was sent, then what came."""
         self._wall.look()
         for live in self._live:
             self._note_sent(live, now)
         self._receive()
-        if now >= self._advance_at:
-            self._advance_at = now + ADVANCE_S
-            for live in self._live:
-                live.window.advance(now)
         self._watch_drops(now)
+
+    def _advance(self, now: float) -> None:
+        """Move the windows on, and take what has ended."""
+        for live in self._live:
+            live.window.advance(now)
         self._collect(now)
-        if not self._stopping:
-            for refused in self._intake.route(self._wire, now):
-                self._refuse(refused)
-            if self._has_strategy(now):
-                self._open_windows(now)
-            elif not self._is_full:
-                self._room.set()
         if self._output:
             self._news.set()
+
+    def _refill(self, now: float) -> None:
+        """Find the ways of some destinations, and open windows for those that have theirs."""
+        if self._stopping:
+            return
+        for refused in self._intake.route(self._wire, now):
+            self._refuse(refused)
+        if self._has_strategy(now):
+            self._open_windows(now)
+        elif not self._is_full:
+            self._room.set()
 
     def _note_sent(self, live: _Live, now: float) -> None:
         live.window.probes_sent(now, self._wall.place if self._wall.steps else None)
@@ -410,7 +439,7 @@ class Batch:
             self._room.set()
 
     def _wants_window(self, gathering: Gathering, now: float) -> bool:
-        waiting = sum(live.window.waiting for live in self._live)
+        waiting = self._waiting
         appetite = APPETITE_PROBES if self._pacer.rate_pps == inf else APPETITE_S * self._pacer.rate_pps
         is_full = len(gathering.members) >= self._window_courses()
         is_due = self._fed or (not waiting and now - gathering.since >= PATIENCE_S)
