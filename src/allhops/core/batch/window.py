@@ -86,7 +86,7 @@ class Window(Generic[Replies]):
         counters: Counters,
         tally: Tally,
         names: Sequence[str],
-        positions: Sequence[int],
+        positions: ArrayLike,
         now: float,
         random: np.random.Generator,
         backend: str,

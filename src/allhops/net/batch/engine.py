@@ -28,7 +28,7 @@ from allhops.core.pacer import Pacer
 from allhops.core.plan import Plan
 from allhops.errors import NETWORK_IS_DOWN, CapacityError, UsageError
 from allhops.net.batch.choose import open_wire
-from allhops.net.batch.feed import Destination, Refused
+from allhops.net.batch.feed import Refused
 from allhops.net.batch.intake import Intake
 from allhops.net.batch.stats import Stats
 from allhops.net.clock import AwakeClock, WallScale
@@ -39,6 +39,7 @@ from allhops.wire.probes import COOKIE_SIZE, LAYOUTS
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
+    from allhops.net.batch.group import Group
     from allhops.net.batch.intake import Gathering
     from allhops.net.batch.wire import BatchLease, Way, Wire
     from allhops.options import TraceOptions
@@ -180,7 +181,7 @@ class Batch:
             done=self._done,
         )
 
-    async def run(self, feed: AsyncIterable[Destination | Refused]) -> AsyncGenerator[Harvest | Refused, None]:
+    async def run(self, feed: AsyncIterable[Group | Refused]) -> AsyncGenerator[Harvest | Refused, None]:
         """What has ended, as it ends; once. The feed is read as windows become free and as this is iterated.
 
         Raises: what the feed raises, UsageError for a source address or interface that there is not, CapacityError.
@@ -218,15 +219,16 @@ class Batch:
 
     # The feed
 
-    async def _take(self, feed: AsyncIterable[Destination | Refused]) -> None:
+    async def _take(self, feed: AsyncIterable[Group | Refused]) -> None:
         taken = 0
-        async for member in feed:
-            if isinstance(member, Refused):
-                self._refuse(member)
+        async for item in feed:
+            if isinstance(item, Refused):
+                self._refuse(item)
             else:
-                self._intake.add(member)
-            taken += 1
-            if taken % FEED_CHUNK == 0:
+                self._intake.add(item)
+            taken += 1 if isinstance(item, Refused) else len(item)
+            if taken >= FEED_CHUNK:
+                taken = 0
                 await asyncio.sleep(0)
             while self._is_full and not self._stopping:
                 self._room.clear()
@@ -458,7 +460,7 @@ class Batch:
         timely = max(LEAST_WINDOW, self._pacer.rate_pps * WINDOW_S)
         return int(max(1, min(WINDOW_COURSES, LIVE_SLOTS // 4 // slots, timely)))
 
-    def _open(self, way: Way, members: list[Destination], now: float) -> bool:
+    def _open(self, way: Way, members: Group, now: float) -> bool:
         """A window for these; False when there is no port for it before another one ends."""
         assert self._strategy is not None  # chosen before the first window
         layout = LAYOUTS[self.options.protocol, way.version]
@@ -471,7 +473,7 @@ class Batch:
         plan = Plan(
             layout=layout,
             options=self.options,
-            destinations=tuple(member.address.packed for member in members),
+            destinations=tuple(members.octets()),
             source=lease.source,
             source_ports=(lease.source_port,),
             key=int.from_bytes(os.urandom(2)),
@@ -486,8 +488,8 @@ class Batch:
             self._strategy,
             counters=self.counters,
             tally=self.tally,
-            names=[member.name for member in members],
-            positions=[member.position for member in members],
+            names=members.names,
+            positions=members.positions,
             now=now,
             random=self._random,
             backend=self._wire.backend,

@@ -28,13 +28,11 @@ from allhops.options import TraceOptions
 from allhops.wire.family import FAMILIES, IPV6
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from allhops.core.lanes import Block, Ring
     from allhops.core.ledger import Counters
-    from allhops.model import Address
+    from allhops.net.batch.group import Group
     from allhops.net.batch.sending import RawSender
-    from allhops.net.batch.wire import Way
+    from allhops.net.batch.wire import Way, Ways
 
 SEND_BUFFER = 1 << 20
 """Bytes: some 1,300 probes that the device has not sent yet."""
@@ -79,7 +77,7 @@ class RingWire:
                 raise PrivilegeError("packet sockets are not allowed: that takes CAP_NET_RAW") from error
             raise CapacityError(f"no ring for packets: {error.strerror}") from error
 
-    def ways(self, destinations: Sequence[Address], options: TraceOptions) -> list[Way | AllhopsError]:
+    def ways(self, destinations: Group, options: TraceOptions) -> Ways:
         """As the kernel's tables have them now."""
         return ways(destinations, options)
 
