@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allhops.cli.batch import keyset
+from allhops.cli.batch import keyset, tally
 from allhops.cli.batch.keys import address_keys, group_of, name_key, range_keys
 from allhops.cli.batch.keyset import KeySet
 from allhops.cli.batch.shard import Shard
 from allhops.cli.batch.tally import Distinct, Tally
 from tests.groups import Destination, each
+from tests.harvests import random_harvest
 from tests.stand_in import Path, harvest_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,17 @@ def test_a_key_is_new_once(chunks: list[list[int]], dtype: str, block: int) -> N
             seen.update(chunk)
             assert len(keys) == len(seen)
         assert keys.holds(_column(list(range(201)), dtype)).tolist() == [number in seen for number in range(201)]
+
+
+@given(st.lists(st.lists(st.integers(0, 200), max_size=40)), st.sampled_from(["u4", "u8", "S16"]))
+def test_keys_may_be_added_unasked(chunks: list[list[int]], dtype: str) -> None:
+    asked, unasked = KeySet(dtype), KeySet(dtype)
+    for chunk in chunks:
+        asked.admit(_column(chunk, dtype))
+        unasked.add(_column(chunk, dtype))
+        assert len(unasked) == len(asked)
+    every = _column(list(range(201)), dtype)
+    assert unasked.holds(every).tolist() == asked.holds(every).tolist()
 
 
 @given(st.sets(st.integers(0, 2**64 - 1)), st.integers(0, 2**64 - 1))
@@ -149,7 +161,23 @@ PATHS: list[tuple[list[Path], int, int]] = [
 @pytest.mark.parametrize(("paths", "addresses", "links"), PATHS)
 def test_links_are_neighbours_that_were_measured(paths: list[Path], addresses: int, links: int) -> None:
     harvest = harvest_of([Destination(place, f"{place}", END) for place in range(len(paths))], paths)
-    tally = Tally()
+    counted = Tally()
     for _ in range(2):
-        tally.harvest(harvest)
-        assert (tally.addresses.count, tally.links.count) == (addresses, links)
+        counted.harvest(harvest)
+        assert (counted.addresses.count, counted.links.count) == (addresses, links)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1 << 14])
+def test_what_was_gathered_is_counted_like_what_came_alone(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "GATHERED_ROWS", rows)
+    harvests = [random_harvest(seed, max_ttl=6, attempts=2) for seed in range(6)]
+    found: set[Address] = set()
+    links: set[tuple[Address, Address]] = set()
+    counted = Tally()
+    for harvest in harvests:
+        counted.harvest(harvest)
+        for trace in harvest.traces():
+            hops = {hop.ttl: {probe.reply.address for probe in hop.probes if probe.reply} for hop in trace.hops}
+            found.update(*hops.values())
+            links |= {(a, b) for ttl, near in hops.items() for a in near for b in hops.get(ttl + 1, ()) if a != b}
+    assert (counted.addresses.count, counted.links.count) == (len(found), len(links))

@@ -7,6 +7,7 @@ but for the stamps of replies that come late. This file knows no packet and no c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,11 @@ class Harvest:
 
         The last hop takes later arrivals at the same end as further samples (course.py).
         """
+        return self._shown
+
+    @cached_property
+    def _shown(self) -> Rows:
+        """Found once: the output, the summary and the inherited hops each ask for them."""
         index, own_ttl, slot = self._sent()
         answered = self.column("state", slot) == ANSWERED
         kind = self.column("kind", slot)

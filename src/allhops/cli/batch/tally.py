@@ -12,7 +12,6 @@ import numpy as np
 
 from allhops.cli.batch.keyset import KeySet
 from allhops.cli.batch.shard import mixed
-from allhops.core.ledger import ADDRESS_BYTES, ANSWERED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 EXACT: Final = 1 << 20
 """Kept of each; 64 bits tell them apart, so the chance that one is missing is 1 in 30 million."""
+GATHERED_ROWS: Final = 1 << 14
+"""Counted at once: 2 ms, so that probes need not wait."""
 _TTL_BITS = 16
 
 
@@ -46,7 +47,7 @@ class Distinct:
 
     def add(self, hashes: NDArray[np.uint64]) -> None:
         """Count those that are new; they must look random."""
-        self._kept.admit(hashes[hashes <= self._largest])
+        self._kept.add(hashes[hashes <= self._largest])
         while len(self._kept) > self._exact:
             self._halvings += 1
             self._kept.keep_below(self._largest + np.uint64(1))
@@ -60,37 +61,66 @@ class Distinct:
 
 
 class Tally:
-    """Counts what traces show."""
+    """Counts what traces show: what harvests hold is gathered and counted many at once, some ten times as cheap."""
 
     def __init__(self) -> None:
-        self.addresses = Distinct()
-        self.links = Distinct()
+        self._addresses, self._links = Distinct(), Distinct()
+        self._gathered: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
+        self._rows = 0
+        self._courses = 0
+
+    @property
+    def addresses(self) -> Distinct:
+        """Of those who answered."""
+        self._count()
+        return self._addresses
+
+    @property
+    def links(self) -> Distinct:
+        """Between them."""
+        self._count()
+        return self._links
 
     def harvest(self, harvest: Harvest) -> None:
         """Take note of courses that have ended."""
         shown = harvest.shown()
-        state, kind = (np.frombuffer(column, np.uint8) for column in (harvest.ledger.state, harvest.ledger.kind))
-        heard = (state[shown.slot] == ANSWERED) & (kind[shown.slot] != 0)
-        responders = np.frombuffer(harvest.ledger.responder, np.uint8).reshape(-1, ADDRESS_BYTES)[shown.slot[heard]]
-        self._add(shown.place[heard], shown.ttl[heard], responders)
+        heard = harvest.is_reply(shown.slot)
+        at = ((self._courses + shown.place[heard]) << _TTL_BITS) + shown.ttl[heard]
+        halves = np.frombuffer(harvest.ledger.responder, np.uint64).reshape(-1, 2)[shown.slot[heard]]
+        self._gathered.append((at, halves))
+        self._rows += len(at)
+        self._courses += len(harvest)
+        if self._rows >= GATHERED_ROWS:
+            self._count()
 
-    def _add(self, place: NDArray[np.int64], ttl: NDArray[np.int16], responders: NDArray[np.uint8]) -> None:
-        """(m,), (m,), (m, 16): in order of place and TTL."""
-        if not len(place):
+    def _count(self) -> None:
+        """Count what has been gathered, in order of course and TTL."""
+        if not self._rows:
             return
-        halves = np.ascontiguousarray(responders).view(np.uint64)
-        hashes = mixed(mixed(halves[:, 0]) ^ halves[:, 1])
-        self.addresses.add(hashes)
-        # Of several responders of one hop, every link to every one of the next: at most `attempts` squared.
-        at = (place << _TTL_BITS) + ttl
-        order = np.lexsort((hashes, at))
-        at, who = at[order], hashes[order]
+        at, halves = (np.concatenate(columns) for columns in zip(*self._gathered, strict=True))
+        self._gathered.clear()
+        self._rows = 0
+        who = mixed(mixed(halves[:, 0]) ^ halves[:, 1])
+        self._addresses.add(who)
+        near, far = _links(at, who)
+        self._links.add(mixed(mixed(near) + far)[near != far])
+
+
+def _links(at: NDArray[np.int64], who: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """(near, far) of responders at neighbouring places; several may share a place, and then each has every link.
+
+    That is at most `attempts` squared for two hops.
+    """
+    if (at[1:] == at[:-1]).any():
+        order = np.lexsort((who, at))
+        at, who = at[order], who[order]
         differs = (np.diff(at, prepend=at[0] - 1) != 0) | (np.diff(who, prepend=~who[0]) != 0)
         at, who = at[differs], who[differs]
-        starts = np.flatnonzero(np.diff(at, prepend=at[0] - 1))
-        sizes = np.diff(starts, append=len(at))
-        for near, far in _pairs(at, starts, sizes):
-            self.links.add(mixed(mixed(who[near]) + who[far])[who[near] != who[far]])
+    starts = np.flatnonzero(np.diff(at, prepend=at[0] - 1))
+    sizes = np.diff(starts, append=len(at))
+    pairs = [(who[near], who[far]) for near, far in _pairs(at, starts, sizes)]
+    near, far = (np.concatenate(ends) for ends in zip(*pairs, strict=True)) if pairs else (who[:0], who[:0])
+    return near, far
 
 
 def _pairs(at: Any, starts: Any, sizes: Any) -> Iterator[tuple[Any, Any]]:
