@@ -14,7 +14,7 @@ import pytest
 from allhops.core.harvest import STOP_REASONS, Harvest
 from allhops.errors import SendError, UsageError
 from allhops.model import ReplyKind, StopReason
-from allhops.net.batch import engine
+from allhops.net.batch import engine, windows
 from allhops.net.batch.engine import Batch
 from allhops.net.batch.group import Group
 from allhops.net.batch.wire import Ways
@@ -117,7 +117,8 @@ async def test_what_has_no_way_is_refused_and_the_rest_goes_on() -> None:
 
 
 async def test_a_slow_consumer_slows_the_feed_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "WINDOW_COURSES", 20)
+    monkeypatch.setattr(engine, "MOST_COURSES", 20)
+    monkeypatch.setattr(windows, "MOST_COURSES", 20)
     net = SyntheticInternet(3, destinations=1_000, silent_routers=0.0, live_hosts=1.0)
     taken: list[int] = []
     feed = fed(net.destinations().tolist(), taken)
