@@ -44,7 +44,7 @@ LEAST_WINDOW = 100
 WINDOW_S = 1.0
 """Seconds of the rate that a window's first probes may take: its paths become complete together, some twenty times as
 long after it was opened, and until then there is nothing to write that a crash would leave behind."""
-SHORTEST_LOOK_S, URGENT_LOOK_S, LONGEST_LOOK_S = 0.01, 0.04, 0.1
+SHORTEST_LOOK_S, URGENT_LOOK_S, LONGEST_LOOK_S = 0.01, 0.04, 0.2
 """Between two looks at what has arrived: as long as `LOOK_PROBES` take to be sent, at most the second while there is
 little left to send before somebody has heard a reply, else the third."""
 LOOK_PROBES = 4_096
