@@ -18,7 +18,7 @@ from allhops.cli.batch.quads import read_quads
 from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason
 from allhops.net.batch.feed import LOOKUPS, Refused
-from allhops.net.batch.group import Group
+from allhops.net.batch.group import Group, scope_of
 from allhops.net.many import untraced
 from allhops.net.resolve import resolve
 
@@ -58,7 +58,8 @@ class _Gathered:
     def __init__(self, lines: int) -> None:
         self.steps = np.ones(lines, np.int64)
         """(n,): positions that each line takes up."""
-        self.groups: defaultdict[Kind, list[Group]] = defaultdict(list)
+        self.singles: defaultdict[Kind, list[tuple[Address, str, int]]] = defaultdict(list)
+        """Addresses, as they are written, with their positions."""
         self.names: list[_Asked] = []
 
 
@@ -128,8 +129,10 @@ class Destinations:
             yield group
         self._position = first + int(gathered.steps.sum())
         positions = first + np.cumsum(gathered.steps)[quads.which] - 1
-        gathered.groups[4, None].append(Group(packed=quads.packed, positions=positions, names=quads.names))
-        for alike in gathered.groups.values():
+        groups = {kind: [Group.of(*zip(*singles, strict=True))] for kind, singles in gathered.singles.items()}
+        if quads.names:
+            groups.setdefault((4, None), []).append(Group(packed=quads.packed, positions=positions, names=quads.names))
+        for alike in groups.values():
             group = Group.joined(alike)
             yield self._sieved(group if len(alike) == 1 else group.select(np.argsort(group.positions)))
         await asyncio.sleep(0)
@@ -146,8 +149,8 @@ class Destinations:
             position = self._position
             match entry := self._read(line):
                 case Single():
-                    single = Group.of([entry.address], [entry.text], [position])
-                    gathered.groups[single.kind].append(single)
+                    kind = entry.address.version, scope_of(entry.address)
+                    gathered.singles[kind].append((entry.address, entry.text, position))
                 case Name():
                     gathered.names.append(_Asked(position, line.number, entry.text))
                 case Run():
