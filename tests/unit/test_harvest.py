@@ -18,9 +18,9 @@ from tests.harvests import random_harvest
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def course_of(harvest_seed: int, version: int) -> tuple[list[Trace], list[Course]]:
+def course_of(harvest_seed: int, version: int, attempts: int) -> tuple[list[Trace], list[Course]]:
     """A harvest whose courses end where `Course` says that they end, as traces, and those courses."""
-    harvest = random_harvest(harvest_seed, version=version, max_ttl=6, attempts=2)
+    harvest = random_harvest(harvest_seed, version=version, max_ttl=6, attempts=attempts)
     courses = []
     for index in harvest.courses.tolist():
         course = Course(harvest.plan, harvest.ledger, index)
@@ -33,9 +33,9 @@ def course_of(harvest_seed: int, version: int) -> tuple[list[Trace], list[Course
     return [*replace(harvest, end_ttl=ends, last_ttl=last, inherited=None).traces()], courses
 
 
-@given(SEEDS, st.sampled_from([4, 6]))
-def test_hops_are_those_of_a_course(seed: int, version: int) -> None:
-    traces, courses = course_of(seed, version)
+@given(SEEDS, st.sampled_from([4, 6]), st.integers(1, 3))
+def test_hops_are_those_of_a_course(seed: int, version: int, attempts: int) -> None:
+    traces, courses = course_of(seed, version, attempts)
     for trace, course in zip(traces, courses, strict=True):
         ttls = range(1, course.last_ttl() + 1)
         assert trace.hops == tuple(replace(course.hop(ttl), verdict=None) for ttl in ttls)

@@ -104,24 +104,23 @@ class Harvest:
     @cached_property
     def _shown(self) -> Rows:
         """Found once: the output, the summary and the inherited hops each ask for them."""
-        index, own_ttl, slot = self._sent()
-        answered = self.column("state", slot) == ANSWERED
-        kind = self.column("kind", slot)
-        reached = np.zeros(len(self), np.bool_)
-        reached[index[answered & (kind == DESTINATION)]] = True
-        wanted = np.where(reached, DESTINATION, UNREACHABLE)[index]
-        end = self.end_ttl[index]
-        further = (end > 0) & (own_ttl > end) & answered & (kind == wanted)
-        ttl = np.where(further, end, own_ttl)
-        keep = further | (own_ttl <= self.last_ttl[index])
-        rank = np.where(further, 1, np.where(answered, 0, 2))
-        index, ttl, slot, rank = index[keep], ttl[keep], slot[keep], rank[keep]
-        order = np.lexsort((slot, rank, ttl, index))
-        index, ttl, slot = index[order], ttl[order], slot[order]
-        keep = _nth_of_group(self._row_key(index, ttl)) < self.plan.options.attempts
-        index, ttl, slot = index[keep], ttl[keep], slot[keep]
-        order = np.lexsort((slot, ttl, index))
-        return Rows(index[order], ttl[order].astype(np.int16), slot[order])
+        index, ttl, slot = self._sent()
+        further = np.zeros(len(slot), np.bool_)
+        highest = np.where(self.end_ttl > 0, np.minimum(self.end_ttl, self.last_ttl), self.last_ttl)
+        if (ttl > highest[index]).any():
+            further = self._further(index, ttl, slot)
+            ttl = np.where(further, self.end_ttl[index], ttl)
+            keep = np.flatnonzero(ttl <= self.last_ttl[index])
+            keep = keep[np.argsort(self._row_key(index[keep], ttl[keep]), kind="stable")]
+            index, ttl, slot, further = index[keep], ttl[keep], slot[keep], further[keep]
+        key, attempts = self._row_key(index, ttl), self.plan.options.attempts
+        has_room = np.ones(len(key), np.bool_)  # in order of hops: no more than so many of its hop stand before it
+        has_room[attempts:] = key[attempts:] != key[:-attempts]
+        if not has_room.all():
+            rank = np.where(further, 1, np.where(self.column("state", slot) == ANSWERED, 0, 2))
+            keep = np.sort(np.argsort(3 * key + rank, kind="stable")[has_room])
+            index, ttl, slot = index[keep], ttl[keep], slot[keep]
+        return Rows(index, ttl, slot)
 
     def sent(self) -> Rows:
         """Every probe that was sent, in order of place and slot; those that no hop shows have TTL 0."""
@@ -133,14 +132,15 @@ class Harvest:
         return Rows(index, ttl, slot)
 
     def hops(self, probes: Rows) -> Hops:
-        """Every hop to show, and which of the probes it has."""
+        """Every hop to show, and which of the probes it has: of those that are `shown`."""
         first_ttl = int(self.plan.options.first_ttl)
         counts = np.maximum(self.last_ttl.astype(np.int64) - first_ttl + 1, 0)
+        before = np.cumsum(counts) - counts
         place = np.repeat(np.arange(len(self)), counts)
-        ttl = first_ttl + np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
-        wanted, held = self._row_key(place, ttl), self._row_key(probes.place, probes.ttl)
-        begin, end = np.searchsorted(held, wanted), np.searchsorted(held, wanted, side="right")
-        return Hops(place, ttl.astype(np.int16), begin, end, self._heirs(wanted, begin == end))
+        ttl = np.arange(first_ttl, first_ttl + len(place)) - before[place]
+        asked = np.bincount(before[probes.place] + (probes.ttl - first_ttl), minlength=len(place))
+        end = np.cumsum(asked)
+        return Hops(place, ttl.astype(np.int16), end - asked, end, self._heirs(before, asked == 0))
 
     def column(self, name: str, slot: NDArray[np.int64]) -> NDArray[Any]:
         """These slots of a column of the ledger."""
@@ -149,8 +149,8 @@ class Harvest:
 
     def responders(self, slot: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(m, 4 or 16): packed addresses of those who answered; nothing that counts where nobody did."""
-        rows = np.frombuffer(self.ledger.responder, np.uint8).reshape(-1, ADDRESS_BYTES)
-        return rows[slot, : self.plan.layout.family.address_size]
+        rows = np.frombuffer(self.ledger.responder, f"V{ADDRESS_BYTES}")[slot]
+        return rows.view(np.uint8).reshape(-1, ADDRESS_BYTES)[:, : self.plan.layout.family.address_size]
 
     def is_reply(self, slot: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(m,): whether a slot holds a reply that a trace shows (`paths.reply_from`)."""
@@ -234,18 +234,33 @@ class Harvest:
         keys: NDArray[np.int64] = place * (MAX_TTL + 1) + ttl
         return keys
 
-    def _heirs(self, hops: NDArray[np.int64], is_empty: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """For each hop (its key, and whether it has no probe) the entry of `inherited` that tells it; -1 for none."""
-        heirs = np.full(len(hops), -1)
-        if self.inherited is None or not len(hops):
+    def _further(self, index: NDArray[np.int64], ttl: NDArray[np.int16], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(m,): whether a probe that was sent beyond the end of its path arrived at that end too."""
+        answered = self.column("state", slot) == ANSWERED
+        kind = self.column("kind", slot)
+        reached = np.zeros(len(self), np.bool_)
+        reached[index[answered & (kind == DESTINATION)]] = True
+        wanted = np.where(reached, DESTINATION, UNREACHABLE)[index]
+        end = self.end_ttl[index]
+        further: NDArray[np.bool_] = (end > 0) & (ttl > end) & answered & (kind == wanted)
+        return further
+
+    def _heirs(self, before: NDArray[np.int64], is_empty: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """For each hop the entry of `inherited` that tells it; -1 for none.
+
+        `before`: (n,), hops before each course's. `is_empty`: (h,), hops without a probe.
+        """
+        heirs = np.full(len(is_empty), -1)
+        if self.inherited is None:
             return heirs
         place_of = np.full(self.plan.courses, -1)
         place_of[self.courses] = np.arange(len(self))
-        place = place_of[self.inherited.course]
-        keys = self._row_key(place, self.inherited.ttl.astype(np.int64))
-        at = np.minimum(np.searchsorted(hops, keys), len(hops) - 1)
-        told = (place >= 0) & (hops[at] == keys) & is_empty[at]
-        heirs[at[told]] = np.flatnonzero(told)
+        told = np.flatnonzero(place_of[self.inherited.course] >= 0)
+        place = place_of[self.inherited.course[told]]
+        ttl = self.inherited.ttl[told].astype(np.int16)
+        is_shown = (ttl >= self.plan.options.first_ttl) & (ttl <= self.last_ttl[place])
+        told, hop = told[is_shown], (before[place] + ttl - self.plan.options.first_ttl)[is_shown]
+        heirs[hop[is_empty[hop]]] = told[is_empty[hop]]
         return heirs
 
 
@@ -261,14 +276,3 @@ def joined(harvests: Sequence[Harvest]) -> Harvest:
         **whole,
         inherited=type(inherited[0])(*map(np.concatenate, zip(*inherited, strict=True))) if inherited else None,
     )
-
-
-def _nth_of_group(key: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of each entry among its equals, which stand side by side.
-
-    >>> _nth_of_group(np.array([7, 7, 9, 9, 9])).tolist()
-    [0, 1, 0, 1, 2]
-    """
-    places = np.arange(len(key))
-    starts = np.flatnonzero(np.diff(key, prepend=key[:1] - 1)) if len(key) else places
-    return places - np.repeat(starts, np.diff(starts, append=len(key)))
