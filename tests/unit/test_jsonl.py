@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from allhops.model import Protocol
 from allhops.output import fragments
-from allhops.output.fields import TEXT, Field, Record
-from allhops.output.fragments import AddressTexts, cut
+from allhops.output.fragments import AddressTexts, Remembered, cut
 from allhops.output.json import line
 from allhops.output.jsonl import MOST_AT_ONCE, JsonLines
 from allhops.output.records import PROBE
@@ -39,6 +39,30 @@ def test_lines_are_those_of_the_traces(
     assert written(harvest).decode() == "".join(map(line, harvest.traces()))
 
 
+RTTS_NS = [
+    *(
+        micro * 1_000 + rest
+        for micro in (0, 1, 9, 10, 999, 1_000, 1_001, 99_999)
+        for rest in (0, 1, 499, 500, 501, 999)
+    ),
+    *range(0, 8_192_000_000, 8_191_501),
+    *(whole * 1_000_000 + rest for whole in (4_095, 4_096, 86_400_000) for rest in (-500, -1, 0, 499_500, 999_500)),
+    10**15 - 1,
+    10**15 + 500,
+    2**57 + 123,
+    -1,
+]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_any_rtt(is_late: bool) -> None:
+    harvest = likely_harvest(1, len(RTTS_NS), hops=1)
+    ledger, slot = harvest.ledger, harvest.shown().slot
+    column = ledger.late_ns if is_late else ledger.received_ns
+    np.frombuffer(column, np.int64)[slot] = np.frombuffer(ledger.sent_ns, np.int64)[slot] + RTTS_NS
+    assert written(harvest).decode() == "".join(map(line, harvest.traces()))
+
+
 def test_many_lines_are_written_a_few_at_a_time() -> None:
     harvest = likely_harvest(1, 2 * MOST_AT_ONCE + 1, hops=2)
     blocks: list[bytes] = []
@@ -56,11 +80,12 @@ def test_a_trace_is_its_line() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fragments, "MOST_REMEMBERED", 2)
-    (run,) = cut(Record("record", "Says.", (Field("it", TEXT, lambda source: source, "Says."),)), ("it",))
-    assert run.texts(["a", "b", "a"], "aba".__getitem__) == ['"it":"a"', '"it":"b"', '"it":"a"']
-    assert run.texts(["c", "b"], "cb".__getitem__) == ['"it":"c"', '"it":"b"']
+    texts = Remembered()
+    assert texts.texts("aba", lambda at: f"{at}") == ["2", "1", "2"]
+    assert texts.texts("cb", lambda at: f"{at}") == ["0", "1"]
+    assert len(texts) == 2
     addresses = AddressTexts()
-    assert [addresses[bytes([10, 0, 0, at])] for at in range(5)] == [f"10.0.0.{at}" for at in range(5)]
+    assert [addresses[bytes([10, 0, 0, at])] for at in range(5)] == [f'"10.0.0.{at}"' for at in range(5)]
     assert len(addresses) == 1
 
 

@@ -6,57 +6,71 @@ record's own readers, and found again by what it depends on. This file knows no 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from allhops.core.paths import address_text
 from allhops.output.json import compact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from allhops.output.fields import Field, Record
 
-MOST_REMEMBERED = 1 << 16
-"""Texts of one run of fields, or of addresses, 50 to 300 bytes each: 10 MB. Then all are forgotten."""
+MOST_REMEMBERED = 1 << 15
+"""Addresses, or texts of one sort: 5 MB of the former, some hundred of the latter as a rule. Then all are forgotten."""
 
 
-class Fragments:
-    """One run of neighbouring fields; texts are `"name":value,"name":value`."""
+class Fragment:
+    """One run of neighbouring fields; its text is `"name":value,"name":value`."""
 
     def __init__(self, fields: Sequence[Field[Any]]) -> None:
         self._fields = tuple((f"{compact(field.name)}:", field.read) for field in fields)
-        self._texts: dict[Hashable, str] = {}
         self.name = self._fields[0][0]
         """What stands before the first value: `"name":`."""
-
-    def texts(self, keys: Sequence[Hashable], read: Callable[[int], object]) -> list[str]:
-        """The text of each key; `read` gives a value of the model with the key at a position."""
-        known = self._texts
-        wanted = set(keys)
-        if not wanted <= known.keys():
-            if len(known) + len(wanted) > MOST_REMEMBERED:
-                known.clear()
-            for key, position in dict(zip(keys, range(len(keys)), strict=True)).items():
-                if key not in known:
-                    known[key] = self.text(read(position))
-        return [known[key] for key in keys]
 
     def text(self, source: object) -> str:
         """The text for one value of the model."""
         return ",".join(name + compact(read(source)) for name, read in self._fields)
 
 
+class Remembered(dict[Hashable, str]):
+    """Texts by what they depend on."""
+
+    def texts(self, keys: Sequence[Hashable], make: Callable[[int], str]) -> list[str]:
+        """The text of each key; `make` makes that of the key at a position."""
+        try:
+            return [*map(self.__getitem__, keys)]
+        except KeyError:
+            wanted = dict(zip(keys, range(len(keys)), strict=True))
+        if len(self) + len(wanted) > MOST_REMEMBERED:
+            self.clear()
+        for key, position in wanted.items():
+            if key not in self:
+                self[key] = make(position)
+        return [*map(self.__getitem__, keys)]
+
+
 class AddressTexts(dict[bytes, str]):
-    """Packed address to its text, remembered."""
+    """Packed address to its text in quotes, remembered; `NOBODY` is null."""
+
+    def texts(self, packed: Iterable[bytes]) -> list[str]:
+        """The text of each."""
+        return [*map(self.__getitem__, packed)]
 
     def __missing__(self, packed: bytes) -> str:
         if len(self) >= MOST_REMEMBERED:
             self.clear()
-        text = self[packed] = address_text(packed)
+        text = self[packed] = f'"{address_text(packed)}"' if packed else "null"
         return text
 
 
-def cut(record: Record[Any], *runs: tuple[str, ...]) -> tuple[Fragments, ...]:
+NOBODY = b""
+"""Stands for an address where there is none."""
+ADDRESSES = AddressTexts()
+
+
+def cut(record: Record[Any], *runs: tuple[str, ...]) -> tuple[Fragment, ...]:
     """The fields of a record as runs of neighbours.
 
     Raises: ValueError if they are not all of its fields in its order: of a new one, nobody said what it depends on.
@@ -65,4 +79,4 @@ def cut(record: Record[Any], *runs: tuple[str, ...]) -> tuple[Fragments, ...]:
     if names != [field.name for field in record.fields]:
         raise ValueError(f"{record.name} has other fields than {names}: cut it anew")
     fields = iter(record.fields)
-    return tuple(Fragments([next(fields) for _ in run]) for run in runs)
+    return tuple(Fragment([next(fields) for _ in run]) for run in runs)

@@ -1,0 +1,205 @@
+"""The hops of a harvest as JSON text, to the byte what the records say of them.
+
+    before the responder | responder | whole milliseconds | thousandths | behind
+
+A probe is these five pieces. All but the responder are among a few that were made before, by the readers of
+`records.py`: the first and the last are looked up by all columns that they depend on at once. What opens a hop belongs
+to its first probe, what closes it to its last. This file knows no clock.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allhops.core.evidence import NAT
+from allhops.core.paths import hop_from, probe_from
+from allhops.model import Hop
+from allhops.output.fragments import ADDRESSES, NOBODY, Remembered, cut
+from allhops.output.records import HOP, INHERITED, PROBE, milliseconds
+from allhops.output.rounding import THOUSANDTHS, rounded
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from numpy.typing import NDArray
+
+    from allhops.core.harvest import Harvest, Hops, Rows
+
+PIECES = 5
+
+_NULL = "null"
+_SENT, _RESPONDER, _NAME, _RTT, _LATE_RTT, _REPLY = cut(
+    PROBE,
+    ("attempt", "probe_ttl", "state"),
+    ("address",),
+    ("name",),
+    ("rtt_ms",),
+    ("late_rtt_ms",),
+    (
+        "kind", "icmp_type", "icmp_code", "reply_ttl", "quoted_ttl", "quoted_tos", "mtu", "port_state", "extensions",
+        "matched", "flags", "duplicates",
+    ),
+)  # fmt: skip
+_TTL, _PROBES, _SAYS, _INHERITED = cut(HOP, ("ttl",), ("probes",), ("verdict", "nat", "mtu"), ("inherited",))
+_INHERITED_ADDRESS, _INHERITED_DONOR = cut(INHERITED, ("address",), ("destination",))
+
+_REPLY_COLUMNS = (
+    ("state", "u1"),
+    ("kind", "u1"),
+    ("icmp_type", "u1"),
+    ("icmp_code", "u1"),
+    ("reply_ttl", "u1"),
+    ("quoted_ttl", "u1"),
+    ("quoted_tos", "u1"),
+    ("mtu", "u2"),
+    ("port_state", "u1"),
+    ("matched", "u2"),
+    ("flags", "u1"),
+    ("hearsay", "u1"),
+    ("duplicates", "u2"),
+)
+"""Columns of the ledger that the text behind a probe's times depends on."""
+_BEHIND_KEY = np.dtype([*_REPLY_COLUMNS, ("closing", "u1")])
+_FURTHER, _LAST, _LAST_BEHIND_NAT = range(3)
+"""`closing`: a probe is not the last of its hop, or it is; then, whether a NAT stands before the hop."""
+
+_MOST_MS = 4_096
+"""Whole milliseconds whose text is at hand: 0.3 MB. An RTT that has more is written out."""
+_RTT_LABEL = f",{_NAME.name}{_NULL},{_RTT.name}"
+_WHOLE = np.array([f"{_RTT_LABEL}{whole}" for whole in (*range(_MOST_MS), _NULL)], object)
+_NEVER_LATE = f",{_LATE_RTT.name}{_NULL}"
+_THOUSANDTHS = np.array([*(THOUSANDTHS + _NEVER_LATE), _NEVER_LATE], object)
+
+_BEFORE: defaultdict[Hashable, Remembered] = defaultdict(Remembered)
+_BEHIND, _UNASKED = Remembered(), Remembered()
+
+
+def probe_pieces(harvest: Harvest, rows: Rows, hops: Hops) -> list[str]:
+    """`PIECES` for each probe; those of a hop begin and end with what the hop has around them."""
+    slot, is_reply = rows.slot, harvest.is_reply(rows.slot)
+    pieces = [""] * (PIECES * len(slot))
+    pieces[0::PIECES] = _before(harvest, slot, hops)
+    pieces[1::PIECES] = _responders(harvest, slot, is_reply)
+    pieces[2::PIECES], pieces[3::PIECES] = _times(harvest, slot, is_reply)
+    pieces[4::PIECES] = _behind(harvest, slot, is_reply, hops)
+    return pieces
+
+
+def unasked_texts(harvest: Harvest, hops: Hops, which: NDArray[np.int64]) -> list[str]:
+    """Those of the hops that have no probe."""
+    heir = hops.heir[which]
+    keys = (_opening_keys(harvest, hops)[which] << 1 | (heir >= 0)).tolist()
+    texts = _UNASKED.texts(keys, lambda at: _unasked(keys[at]))
+    if harvest.inherited is None:
+        return texts
+    told = np.flatnonzero(heir >= 0)
+    size = harvest.plan.layout.family.address_size
+    responders, donors = (
+        ADDRESSES.texts(_packed(column[heir[told], :size]))
+        for column in (harvest.inherited.responder, harvest.inherited.donor)
+    )
+    for at, responder, donor in zip(told.tolist(), responders, donors, strict=True):
+        texts[at] += f"{responder},{_INHERITED_DONOR.name}{donor}}}}}"
+    return texts
+
+
+def _before(harvest: Harvest, slot: NDArray[np.int64], hops: Hops) -> list[str]:
+    """Each probe up to its responder."""
+    plan = harvest.plan
+    has_probes = hops.begin < hops.end
+    opening = np.zeros(len(slot), np.int64)
+    opening[hops.begin[has_probes]] = _opening_keys(harvest, hops)[has_probes]
+    keys = ((slot % plan.slots_per_course << 8 | harvest.column("state", slot)) << 9 | opening).tolist()
+
+    def make(at: int) -> str:
+        probe = probe_from(plan, harvest.ledger, int(slot[at]))
+        return f"{_opening(int(opening[at]))}{{{_SENT.text(probe)},{_RESPONDER.name}"
+
+    return _BEFORE[plan.options.first_ttl, plan.slots_per_row].texts(keys, make)
+
+
+def _responders(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool_]) -> list[str]:
+    """Who answered each probe, or null."""
+    packed = _packed(harvest.responders(slot))
+    for at in np.flatnonzero(~is_reply).tolist():
+        packed[at] = NOBODY
+    return ADDRESSES.texts(packed)
+
+
+def _times(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool_]) -> tuple[list[str], list[str]]:
+    """Whole milliseconds of each RTT; what is behind their point, and the RTT of a late reply."""
+    sent_ns, late_ns = harvest.column("sent_ns", slot), harvest.column("late_ns", slot)
+    rtt_ns = harvest.column("received_ns", slot) - sent_ns
+    is_known = is_reply & (rtt_ns >= 0)
+    rtt = rounded(np.where(is_known, rtt_ns, _MOST_MS * 1_000_000))
+    whole: list[str] = _WHOLE.take(rtt.whole, mode="clip").tolist()
+    thousandths: list[str] = _THOUSANDTHS[np.where(is_known, rtt.thousandths, len(THOUSANDTHS))].tolist()
+    for at in np.flatnonzero(is_known & (rtt.is_doubtful | (rtt.whole >= _MOST_MS))).tolist():
+        whole[at] = f"{_RTT_LABEL}{milliseconds(int(rtt_ns[at]))!r}"
+        thousandths[at] = _NEVER_LATE
+    for at in np.flatnonzero((late_ns != 0) & (late_ns >= sent_ns)).tolist():
+        late = milliseconds(int(late_ns[at] - sent_ns[at]))
+        thousandths[at] = f"{thousandths[at].removesuffix(_NULL)}{late!r}"
+    return whole, thousandths
+
+
+def _behind(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool_], hops: Hops) -> list[str]:
+    """Each probe from behind its times."""
+    plan, ledger = harvest.plan, harvest.ledger
+    columns = np.zeros(len(slot), _BEHIND_KEY)
+    for name, _ in _REPLY_COLUMNS:
+        columns[name] = harvest.column(name, slot)
+    has_probes = hops.begin < hops.end
+    is_nat = is_reply & (columns["flags"] & NAT > 0)
+    closing = np.where(np.logical_or.reduceat(is_nat, hops.begin[has_probes]), _LAST_BEHIND_NAT, _LAST)
+    columns["closing"][hops.end[has_probes] - 1] = closing
+    keys = columns.view(f"V{_BEHIND_KEY.itemsize}").tolist()
+    if ledger.extensions:
+        for at, one in enumerate(slot.tolist()):
+            if one in ledger.extensions:
+                keys[at] = (keys[at], ledger.extensions[one])
+
+    def make(at: int) -> str:
+        text = f",{_REPLY.text(probe_from(plan, ledger, int(slot[at])))}}}"
+        if columns["closing"][at] == _FURTHER:
+            return text
+        hop = int(np.searchsorted(hops.end, at, side="right"))
+        slots = slot[hops.begin[hop] : hops.end[hop]].tolist()
+        return f"{text}{_closing(hop_from(plan, ledger, int(hops.ttl[hop]), slots))}{_NULL}}}"
+
+    return _BEHIND.texts(keys, make)
+
+
+def _opening_keys(harvest: Harvest, hops: Hops) -> NDArray[np.int64]:
+    """(h,): what the text that opens each hop depends on; never 0."""
+    keys: NDArray[np.int64] = hops.ttl.astype(np.int64) << 1 | (hops.ttl == harvest.plan.options.first_ttl)
+    return keys
+
+
+def _opening(key: int) -> str:
+    """What stands before a probe: what opens its hop, or what is between two probes (key 0)."""
+    ttl, is_first = divmod(key, 2)
+    if not ttl:
+        return ","
+    return f"{'' if is_first else ','}{{{_TTL.text(Hop(ttl=ttl, probes=()))},{_PROBES.name}["
+
+
+def _closing(hop: Hop) -> str:
+    """What stands behind the probes of a hop, up to what it inherits."""
+    return f"],{_SAYS.text(hop)},{_INHERITED.name}"
+
+
+def _unasked(key: int) -> str:
+    """A hop without probes; up to who is there, if another trace has told."""
+    opening, is_told = divmod(key, 2)
+    hop = Hop(ttl=opening >> 1, probes=())
+    return f"{_opening(opening)}{_closing(hop)}" + (f"{{{_INHERITED_ADDRESS.name}" if is_told else f"{_NULL}}}")
+
+
+def _packed(addresses: NDArray[np.uint8]) -> list[bytes]:
+    """(k, 4 or 16) addresses one by one."""
+    packed: list[bytes] = np.ascontiguousarray(addresses).view(f"V{addresses.shape[1]}").ravel().tolist()
+    return packed
