@@ -13,7 +13,7 @@ from allhops.model import Protocol
 from allhops.output import fragments
 from allhops.output.fragments import AddressTexts, Remembered, cut
 from allhops.output.json import line
-from allhops.output.jsonl import MOST_AT_ONCE, JsonLines
+from allhops.output.jsonl import MOST_AT_ONCE, JsonLines, parts
 from allhops.output.records import PROBE
 from tests.harvests import likely_harvest, random_harvest
 
@@ -69,6 +69,12 @@ def test_many_lines_are_written_a_few_at_a_time() -> None:
     JsonLines(blocks.append).harvest(harvest)
     assert [block.count(b"\n") for block in blocks] == [MOST_AT_ONCE, MOST_AT_ONCE, 1]
     assert b"".join(blocks).decode() == "".join(map(line, harvest.traces()))
+
+
+def test_of_more_attempts_fewer_courses_are_written_at_once() -> None:
+    harvest = random_harvest(1, destinations=200, attempts=10, max_ttl=1)
+    assert len(harvest) > MOST_AT_ONCE // 10
+    assert {len(part) for part in [*parts(harvest)][:-1]} == {MOST_AT_ONCE // 10}
 
 
 def test_a_trace_is_its_line() -> None:

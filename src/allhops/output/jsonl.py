@@ -23,14 +23,14 @@ from allhops.output.rounding import milliseconds_texts
 from allhops.wire.classify import DESTINATION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
     from allhops.core.harvest import Harvest, Hops, Rows
     from allhops.model import Trace
 
 MOST_AT_ONCE = 192
-"""Courses written at once: 2,500 probes, 2 ms, 1.1 MB of text. From 1.3 MB on, the allocator takes that memory from the
-kernel anew each time, which costs more than longer arrays save."""
+"""Courses of one attempt a hop: 2,500 probes, 2 ms, 1.1 MB of text. From 1.3 MB on, the allocator takes the memory from
+the kernel anew each time, which costs more than longer arrays save."""
 
 _SCHEMA, _DESTINATION, _ADDRESS, _ORIGIN, _STARTED, _DURATION, _REACHED, _OUTCOME, _HOPS = cut(
     TRACE,
@@ -60,9 +60,10 @@ class JsonLines:
         self._write = write
 
     def harvest(self, harvest: Harvest) -> None:
-        """One line for each course. Who must not hold an event loop for longer than `MOST_AT_ONCE` take splits it."""
-        for part in harvest.split(MOST_AT_ONCE) if len(harvest) else ():
-            self._write("".join(_pieces(part)).encode("ascii"))
+        """One line for each course. Who must not hold an event loop for long hands in one of its `parts` at a time."""
+        for part in parts(harvest):
+            if len(part):
+                self._write("".join(_pieces(part)).encode("ascii"))
 
     def trace(self, trace: Trace) -> None:
         """The line of a destination that the batch did not trace itself."""
@@ -73,6 +74,11 @@ class JsonLines:
 
     def close(self) -> None:
         """Nothing: what is behind `write` is its owner's."""
+
+
+def parts(harvest: Harvest) -> Iterator[Harvest]:
+    """A harvest as it is best written: as many courses at once as arrays and memory like."""
+    return harvest.split(max(1, MOST_AT_ONCE // harvest.plan.options.attempts))
 
 
 def _pieces(harvest: Harvest) -> list[str]:

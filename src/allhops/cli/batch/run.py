@@ -31,7 +31,7 @@ from allhops.errors import UsageError
 from allhops.model import StopReason
 from allhops.net.batch.engine import Batch
 from allhops.net.batch.feed import Refused
-from allhops.output.jsonl import MOST_AT_ONCE
+from allhops.output.jsonl import parts
 from allhops.output.parquet import import_pyarrow
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class BatchRun:
         self._local_errors += int((harvest.stop == _LOCAL_ERROR).sum())
         if self._opened.is_resumable and is_cut_short.any():
             harvest = harvest.only(~is_cut_short)
-        for part in harvest.split(MOST_AT_ONCE):
+        for part in parts(harvest):
             self._output.harvest(part)
             self._tally.harvest(part)
             await self._output.catch_up()
