@@ -1,8 +1,8 @@
 """Parquet of a batch: one row for each probe, in parts that survive whatever ends the process.
 
-Rows are gathered, and become a part when there are enough of them or some seconds have gone by; `close` joins the
-parts (parts.py). All rows of a destination are in one part, so what is there is finished. What the columns hold:
-columns.py, docs/formats.md.
+Harvests are gathered, and become a part when they have rows enough or some seconds have gone by; a thread does the
+work, on those of one window together. `close` joins the parts (parts.py). All rows of a destination are in one part, so
+what is there is finished. What the columns hold: columns.py, docs/formats.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from allhops.core.harvest import joined
 from allhops.errors import UsageError
 from allhops.output.columns import COLUMNS, SCHEMA, UNKNOWN, Sheet, stack
 from allhops.output.parts import Parts
@@ -29,14 +30,17 @@ if TYPE_CHECKING:
     from allhops.core.harvest import Harvest
     from allhops.model import Trace
 
-ROWS_PER_PART = 1 << 15
-"""Written in 50 ms; what this takes of memory, 50 MB all in all, grows with it."""
+ROWS_PER_PART = 1 << 16
+"""Written in 60 ms; what this takes of memory grows with it, and so does what is gathered meanwhile."""
 ROWS_PER_GROUP = 1 << 17
 """Of the joined file: what a reader takes at once."""
 SECONDS_PER_PART = 5.0
 """What a process that is killed may lose, as long as something comes."""
 _METADATA = b"allhops"
 _COMPRESSION = "zstd"
+_TEXTS = [column.name for column in COLUMNS if column.type == "text"]
+_NUMBERS = [column.name for column in COLUMNS if column.type != "text"]
+"""The bounds of texts help nobody to find one, and are as dear as all the others."""
 
 
 class Finished(NamedTuple):
@@ -74,12 +78,12 @@ class ParquetWriter:
         self._parts = Parts(self._path)
         self._fingerprint = {"schema": SCHEMA, **fingerprint}
         self._schema = self._tables.schema.with_metadata({_METADATA: json.dumps(self._fingerprint)})
-        self._sheets: list[Sheet] = []
+        self._gathered: list[Harvest | Sheet] = []
         self._rows = 0
         self._clock = clock
         self._gathered_since = clock()
         self._writing: Future[None] | None = None
-        self._being_written: list[Sheet] = []
+        self._being_written: list[Harvest | Sheet] = []
         self._thread = ThreadPoolExecutor(1, "allhops-parquet")
         if not force:
             self._check(resume)
@@ -88,7 +92,7 @@ class ParquetWriter:
     def harvest(self, harvest: Harvest) -> None:
         """The rows of each course. Raises: OSError, of an earlier part as well; the rows are gathered all the same."""
         if len(harvest):
-            self._gather(sheet_of_harvest(harvest))
+            self._gather(harvest)
 
     def trace(self, trace: Trace, *, position: int | None = None) -> None:
         """The rows of one trace; `position` is that of its destination in the caller's list. Raises: OSError."""
@@ -97,7 +101,7 @@ class ParquetWriter:
     def flush(self) -> None:
         """Make a part of what has been gathered, and wait until it is durable. Raises: OSError; it stays gathered."""
         self._settle()
-        if self._sheets:
+        if self._gathered:
             self._start_part()
             self._settle()
 
@@ -156,11 +160,11 @@ class ParquetWriter:
         begun: dict[str, str] = json.loads(metadata[_METADATA])
         return begun
 
-    def _gather(self, sheet: Sheet) -> None:
-        if not self._sheets:
+    def _gather(self, told: Harvest | Sheet) -> None:
+        if not self._gathered:
             self._gathered_since = self._clock()
-        self._sheets.append(sheet)
-        self._rows += len(sheet)
+        self._gathered.append(told)
+        self._rows += _rows_of(told)
         if self._writing is not None and self._writing.done():
             self._settle()
         if self._rows >= ROWS_PER_PART or self._clock() - self._gathered_since >= SECONDS_PER_PART:
@@ -169,7 +173,7 @@ class ParquetWriter:
 
     def _start_part(self) -> None:
         """Let the thread make a part of what has been gathered; nothing is under way there."""
-        self._being_written, self._sheets, self._rows = self._sheets, [], 0
+        self._being_written, self._gathered, self._rows = self._gathered, [], 0
         self._writing = self._thread.submit(self._add_part, self._being_written)
 
     def _settle(self) -> None:
@@ -180,13 +184,14 @@ class ParquetWriter:
         error = self._writing.exception()
         self._writing = None
         if error is not None:
-            self._sheets = self._being_written + self._sheets
-            self._rows = sum(map(len, self._sheets))
+            self._gathered = self._being_written + self._gathered
+            self._rows = sum(map(_rows_of, self._gathered))
             raise error
+        self._being_written = []
 
-    def _add_part(self, sheets: list[Sheet]) -> None:
-        """In the thread: most of it is pyarrow's, which lets the event loop run meanwhile."""
-        table = self._tables.table(stack(sheets))
+    def _add_part(self, gathered: list[Harvest | Sheet]) -> None:
+        """In the thread: most of it is numpy's and pyarrow's, which let the event loop run meanwhile."""
+        table = self._tables.table(stack([*_sheets(gathered)]))
         self._parts.add(lambda file: self._write([table], file))
 
     def _stored(self, columns: list[str] | None = None) -> Iterator[Any]:
@@ -202,7 +207,9 @@ class ParquetWriter:
             file,
             self._schema,
             compression=_COMPRESSION,
-            use_dictionary=[column.name for column in COLUMNS if column.type == "text"],
+            use_dictionary=_TEXTS,
+            write_statistics=_NUMBERS,
+            write_batch_size=ROWS_PER_GROUP,
         ) as writer:
             waiting: list[Any] = []
             for table in tables:
@@ -227,6 +234,25 @@ class _Words:
         return None if code == UNKNOWN else self._texts[code]
 
 
+def _rows_of(told: Harvest | Sheet) -> int:
+    """How many, or a few less: probes that no hop shows are not counted."""
+    if isinstance(told, Sheet):
+        return len(told)
+    return len(told.shown().slot) + (0 if told.inherited is None else len(told.inherited.course))
+
+
+def _sheets(gathered: Iterable[Harvest | Sheet]) -> Iterator[Sheet]:
+    """Harvests of one window as one sheet: a harvest of a busy batch is too small for arrays to pay."""
+    windows: dict[int, list[Harvest]] = {}
+    for told in gathered:
+        if isinstance(told, Sheet):
+            yield told
+        else:
+            windows.setdefault(id(told.ledger), []).append(told)
+    for harvests in windows.values():
+        yield sheet_of_harvest(joined(harvests))
+
+
 def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:
     """What is not the same, each as a few words."""
     return [
@@ -240,8 +266,7 @@ def import_pyarrow() -> tuple[Any, Any]:
     """The package and its parquet module, 45 ms. Raises: UsageError."""
     try:
         import pyarrow  # an optional dependency
-        import pyarrow.compute  # what `take` imports late otherwise, perhaps as a user who may not read it
-        import pyarrow.parquet  # the same
+        import pyarrow.parquet
     except ImportError:
         raise UsageError("Parquet needs pyarrow, which is not installed: pip install 'allhops[parquet]'") from None
     return pyarrow, pyarrow.parquet
