@@ -1,14 +1,16 @@
 """Parquet of a batch: one row for each probe, in parts that survive whatever ends the process.
 
 Harvests are gathered, and become a part when they have rows enough or some seconds have gone by; a thread does the
-work, on those of one window together. `close` joins the parts (parts.py). All rows of a destination are in one part, so
-what is there is finished. What the columns hold: columns.py, docs/formats.md.
+work, on those of one window together. `close` joins the parts (parts.py), large ones as they are (groups.py), small
+ones several to a group. All rows of a destination are in one part, so what is there is finished. What the columns hold:
+columns.py, docs/formats.md.
 """
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor, wait
+from io import BytesIO
 from pathlib import Path
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +20,7 @@ import numpy as np
 from allhops.core.harvest import joined
 from allhops.errors import UsageError
 from allhops.output.columns import COLUMNS, SCHEMA, UNKNOWN, Sheet, stack
+from allhops.output.groups import GroupsFile, groups_of
 from allhops.output.parts import Parts
 from allhops.output.sheets import sheet_of_harvest, sheet_of_trace
 from allhops.output.tables import Tables, integers
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
 ROWS_PER_PART = 1 << 16
 """Written in 60 ms; what this takes of memory grows with it, and so does what is gathered meanwhile."""
 ROWS_PER_GROUP = 1 << 17
-"""Of the joined file: what a reader takes at once."""
+"""To which small parts are joined: what a reader takes at once."""
+COPIED_ROWS = 1 << 15
+"""A group of so many is large enough for readers, and is copied."""
 SECONDS_PER_PART = 5.0
 """What a process that is killed may lose, as long as something comes."""
 _METADATA = b"allhops"
@@ -106,12 +111,12 @@ class ParquetWriter:
             self._settle()
 
     def close(self) -> None:
-        """Join all parts to the file: a second or two for a million rows.
+        """Join all parts to the file: a tenth of a second for a million rows, a second or two if the parts are small.
 
         Raises: OSError; then what was written is in the parts. It may be tried again.
         """
         self.flush()
-        self._parts.join(lambda file: self._write(self._stored(), file))
+        self._parts.join(self._join)
         self._thread.shutdown()
 
     def abandon(self) -> None:
@@ -192,7 +197,7 @@ class ParquetWriter:
     def _add_part(self, gathered: list[Harvest | Sheet]) -> None:
         """In the thread: most of it is numpy's and pyarrow's, which let the event loop run meanwhile."""
         table = self._tables.table(stack([*_sheets(gathered)]))
-        self._parts.add(lambda file: self._write([table], file))
+        self._parts.add(lambda file: self._write(file, table))
 
     def _stored(self, columns: list[str] | None = None) -> Iterator[Any]:
         """What is on the disk, one table for each group of rows."""
@@ -201,8 +206,36 @@ class ParquetWriter:
                 for group in range(file.num_row_groups):
                     yield file.read_row_group(group, columns=columns, use_threads=False)
 
-    def _write(self, tables: Iterable[Any], file: IO[bytes]) -> None:
-        """Tables as groups of rows; small ones together in one group."""
+    def _join(self, file: IO[bytes]) -> None:
+        """All that is on the disk, in the same order."""
+        joined_file = GroupsFile(file, self._in_memory())
+        waiting: list[Any] = []
+        for path in self._parts.files():
+            with path.open("rb") as opened:
+                for at, group in enumerate(groups_of(opened)):
+                    is_copied = group.rows >= COPIED_ROWS and joined_file.takes(group)
+                    if not is_copied:
+                        waiting.append(self._read_group(opened, at))
+                    if waiting and (is_copied or sum(map(len, waiting)) >= ROWS_PER_GROUP):
+                        joined_file.add(*groups_of(self._in_memory(self._tables.merged(waiting))))
+                        waiting = []
+                    if is_copied:
+                        joined_file.add(group)
+        if waiting:
+            joined_file.add(*groups_of(self._in_memory(self._tables.merged(waiting))))
+        joined_file.finish()
+
+    def _read_group(self, file: IO[bytes], at: int) -> Any:
+        with self._parquet.ParquetFile(file) as opened:
+            return opened.read_row_group(at, use_threads=False)
+
+    def _in_memory(self, *tables: Any) -> IO[bytes]:
+        file = BytesIO()
+        self._write(file, *tables)
+        return file
+
+    def _write(self, file: IO[bytes], *tables: Any) -> None:
+        """A file of at most one table, as one group of rows."""
         with self._parquet.ParquetWriter(
             file,
             self._schema,
@@ -211,14 +244,8 @@ class ParquetWriter:
             write_statistics=_NUMBERS,
             write_batch_size=ROWS_PER_GROUP,
         ) as writer:
-            waiting: list[Any] = []
             for table in tables:
-                waiting.append(table)
-                if sum(map(len, waiting)) >= ROWS_PER_GROUP:
-                    writer.write_table(self._tables.merged(waiting))
-                    waiting = []
-            if waiting:
-                writer.write_table(self._tables.merged(waiting))
+                writer.write_table(table)
 
 
 class _Words:
