@@ -17,16 +17,15 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from allhops.core.harvest import joined
 from allhops.errors import UsageError
 from allhops.output.columns import COLUMNS, SCHEMA, UNKNOWN, Sheet, stack
-from allhops.output.groups import GroupsFile, groups_of
+from allhops.output.groups import Group, GroupsFile, groups_of
 from allhops.output.parts import Parts
-from allhops.output.sheets import sheet_of_harvest, sheet_of_trace
+from allhops.output.sheets import rows_of, sheet_of_trace, sheets_of
 from allhops.output.tables import Tables, integers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
     from os import PathLike
 
@@ -169,7 +168,7 @@ class ParquetWriter:
         if not self._gathered:
             self._gathered_since = self._clock()
         self._gathered.append(told)
-        self._rows += _rows_of(told)
+        self._rows += rows_of(told)
         if self._writing is not None and self._writing.done():
             self._settle()
         if self._rows >= ROWS_PER_PART or self._clock() - self._gathered_since >= SECONDS_PER_PART:
@@ -190,13 +189,13 @@ class ParquetWriter:
         self._writing = None
         if error is not None:
             self._gathered = self._being_written + self._gathered
-            self._rows = sum(map(_rows_of, self._gathered))
+            self._rows = sum(map(rows_of, self._gathered))
             raise error
         self._being_written = []
 
     def _add_part(self, gathered: list[Harvest | Sheet]) -> None:
         """In the thread: most of it is numpy's and pyarrow's, which let the event loop run meanwhile."""
-        table = self._tables.table(stack([*_sheets(gathered)]))
+        table = self._tables.table(stack([*sheets_of(gathered)]))
         self._parts.add(lambda file: self._write(file, table))
 
     def _stored(self, columns: list[str] | None = None) -> Iterator[Any]:
@@ -208,22 +207,33 @@ class ParquetWriter:
 
     def _join(self, file: IO[bytes]) -> None:
         """All that is on the disk, in the same order."""
-        joined_file = GroupsFile(file, self._in_memory())
+        whole = GroupsFile(file, self._in_memory())
+        for group in self._large_groups(whole.takes):
+            whole.add(group)
+        whole.finish()
+
+    def _large_groups(self, may_be_copied: Callable[[Group], bool]) -> Iterator[Group]:
+        """As they are on the disk, or made of small ones."""
         waiting: list[Any] = []
         for path in self._parts.files():
             with path.open("rb") as opened:
                 for at, group in enumerate(groups_of(opened)):
-                    is_copied = group.rows >= COPIED_ROWS and joined_file.takes(group)
-                    if not is_copied:
-                        waiting.append(self._read_group(opened, at))
-                    if waiting and (is_copied or sum(map(len, waiting)) >= ROWS_PER_GROUP):
-                        joined_file.add(*groups_of(self._in_memory(self._tables.merged(waiting))))
-                        waiting = []
-                    if is_copied:
-                        joined_file.add(group)
-        if waiting:
-            joined_file.add(*groups_of(self._in_memory(self._tables.merged(waiting))))
-        joined_file.finish()
+                    if group.rows >= COPIED_ROWS and may_be_copied(group):
+                        yield from self._merged(waiting)
+                        yield group
+                        continue
+                    waiting.append(self._read_group(opened, at))
+                    if sum(map(len, waiting)) >= ROWS_PER_GROUP:
+                        yield from self._merged(waiting)
+        yield from self._merged(waiting)
+
+    def _merged(self, waiting: list[Any]) -> list[Group]:
+        """Tables as one group, if there are any; none is left waiting."""
+        if not waiting:
+            return []
+        file = self._in_memory(self._tables.merged(waiting))
+        waiting.clear()
+        return groups_of(file)
 
     def _read_group(self, file: IO[bytes], at: int) -> Any:
         with self._parquet.ParquetFile(file) as opened:
@@ -259,25 +269,6 @@ class _Words:
         """The text of a row; None for null."""
         code = self.codes[row]
         return None if code == UNKNOWN else self._texts[code]
-
-
-def _rows_of(told: Harvest | Sheet) -> int:
-    """How many, or a few less: probes that no hop shows are not counted."""
-    if isinstance(told, Sheet):
-        return len(told)
-    return len(told.shown().slot) + (0 if told.inherited is None else len(told.inherited.course))
-
-
-def _sheets(gathered: Iterable[Harvest | Sheet]) -> Iterator[Sheet]:
-    """Harvests of one window as one sheet: a harvest of a busy batch is too small for arrays to pay."""
-    windows: dict[int, list[Harvest]] = {}
-    for told in gathered:
-        if isinstance(told, Sheet):
-            yield told
-        else:
-            windows.setdefault(id(told.ledger), []).append(told)
-    for harvests in windows.values():
-        yield sheet_of_harvest(joined(harvests))
 
 
 def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from allhops.core.evidence import DIRECT, FLAG_BIT, bits_of
-from allhops.core.harvest import STOP_REASONS
+from allhops.core.harvest import STOP_REASONS, joined
 from allhops.core.lanes.hearsay import QUOTED_HEADER
 from allhops.core.ledger import STATES
 from allhops.enrich.clean import clean_text
@@ -35,7 +35,7 @@ from allhops.output.json import compact
 from allhops.wire.classify import KINDS, NO_PORT, PORT_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from allhops.core.harvest import Harvest
     from allhops.model import Address, Extension, Hop, Probe, Trace
@@ -48,6 +48,25 @@ _AS_THEY_ARE = ("state", "icmp_type", "icmp_code", "quoted_ttl", "quoted_tos", "
 _UNKNOWN_IF_BLANK = ("rtt_ns", "late_rtt_ns")
 _TTL_BITS = 8
 _LOCAL_ERROR = STOP_REASONS.index(StopReason.LOCAL_ERROR)
+
+
+def rows_of(told: Harvest | Sheet) -> int:
+    """How many, or a few less: probes that no hop shows are not counted."""
+    if isinstance(told, Sheet):
+        return len(told)
+    return len(told.shown().slot) + (0 if told.inherited is None else len(told.inherited.course))
+
+
+def sheets_of(gathered: Iterable[Harvest | Sheet]) -> Iterator[Sheet]:
+    """Harvests of one window as one sheet: a harvest of a busy batch is too small for arrays to pay."""
+    windows: dict[int, list[Harvest]] = {}
+    for told in gathered:
+        if isinstance(told, Sheet):
+            yield told
+        else:
+            windows.setdefault(id(told.ledger), []).append(told)
+    for harvests in windows.values():
+        yield sheet_of_harvest(joined(harvests))
 
 
 def sheet_of_harvest(harvest: Harvest) -> Sheet:
