@@ -9,6 +9,7 @@ columns.py, docs/formats.md.
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from io import BytesIO
 from pathlib import Path
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_PART = 1 << 16
 """Written in 60 ms; what this takes of memory grows with it, and so does what is gathered meanwhile."""
-ROWS_PER_GROUP = 1 << 17
+ROWS_PER_GROUP = 1 << 16
 """To which small parts are joined: what a reader takes at once."""
 COPIED_ROWS = 1 << 15
 """A group of so many is large enough for readers, and is copied."""
@@ -282,6 +283,7 @@ def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str
 
 def import_pyarrow() -> tuple[Any, Any]:
     """The package and its parquet module, 45 ms. Raises: UsageError."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps 30 MB for the next part
     try:
         import pyarrow  # an optional dependency
         import pyarrow.parquet
