@@ -95,19 +95,19 @@ def _times(lab: Lab, argv: Sequence[str]) -> tuple[float, float]:
 
 
 def _rows(took: dict[str, list[tuple[float, float]]]) -> list[dict[str, object]]:
-    """`share_of_c`: rate against the faster of C's two batch sizes on the same kind of socket."""
-    walls = {sender: statistics.median(wall for wall, _ in times) for sender, times in took.items()}
+    """`share_of_c`: of our CPU, what the faster of C's two batch sizes takes on the same kind of socket."""
+    spent = {sender: statistics.median(cpu for _, cpu in times) for sender, times in took.items()}
     rows: list[dict[str, object]] = []
     for sender, times in took.items():
         sort = "raw" if " raw" in sender else "packet"
-        floor = min(wall for other, wall in walls.items() if other.startswith(f"C {sort}"))
+        floor = min(cpu for other, cpu in spent.items() if other.startswith(f"C {sort}"))
         rows.append(
             {
                 "sender": sender,
-                "wall_us": round(walls[sender], 3),
-                "cpu_us": round(statistics.median(cpu for _, cpu in times), 3),
-                "kpps": round(1e3 / walls[sender]),
-                "share_of_c": f"{100 * floor / walls[sender]:.0f} %",
+                "wall_us": round(statistics.median(wall for wall, _ in times), 3),
+                "cpu_us": round(spent[sender], 3),
+                "kpps": round(1e3 / spent[sender]),
+                "share_of_c": f"{100 * floor / spent[sender]:.0f} %",
             }
         )
     return rows

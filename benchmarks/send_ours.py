@@ -19,6 +19,7 @@ from allhops.core.lanes.vector import VectorLane
 from allhops.core.ledger import Counters
 from allhops.core.plan import Plan
 from allhops.model import Protocol
+from allhops.net.batch.group import Group
 from allhops.net.batch.raw import RawWire
 from allhops.net.batch.rings import RingWire
 from allhops.net.batch.wire import Way
@@ -40,7 +41,7 @@ async def send(name: str, count: int, most: int, *, build: bool) -> tuple[bytes,
     wire, counters, options = WIRES[name](), Counters(), TraceOptions(max_ttl=1, attempts=1, first_ttl=TTL)
     wire.open(counters)
     destinations = [IPv4Address(each) for each in chain_destinations(BLOCK)]
-    way = wire.ways(destinations[:1], options)[0]
+    way = wire.ways(Group.of(destinations[:1]), options).kinds[0]
     assert isinstance(way, Way), way
     lease = wire.lease(way, options)
     layout = LAYOUTS[Protocol.UDP, way.version]

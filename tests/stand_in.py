@@ -24,13 +24,16 @@ from allhops.net.batch.stats import Stats
 from allhops.options import TraceOptions
 from allhops.wire.classify import DESTINATION, TIME_EXCEEDED
 from allhops.wire.probes import LAYOUTS
+from tests.groups import each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 
     from allhops.cli.batch.arguments import BatchRequest
     from allhops.model import Address
-    from allhops.net.batch.feed import Destination, Refused
+    from allhops.net.batch.feed import Refused
+    from allhops.net.batch.group import Group
+    from tests.groups import Destination
 
 WINDOW = 20
 ROUTERS: dict[int, Address] = {4: IPv4Address("10.255.255.1"), 6: IPv6Address("2001:db8::1:1")}
@@ -57,15 +60,16 @@ class StandIn:
     async def __aexit__(self, *exception: object) -> None:
         pass
 
-    async def run(self, feed: AsyncIterable[Destination]) -> AsyncGenerator[Harvest | Refused, None]:
+    async def run(self, feed: AsyncIterable[Group]) -> AsyncGenerator[Harvest | Refused, None]:
         waiting: list[Destination] = []
-        async for destination in feed:
-            self.fed.append(destination)
-            waiting.append(destination)
-            if len(waiting) == WINDOW:
-                async for harvest in self._ended(waiting):
-                    yield harvest
-                waiting = []
+        async for group in feed:
+            for destination in each(group):
+                self.fed.append(destination)
+                waiting.append(destination)
+                if len(waiting) == WINDOW:
+                    async for harvest in self._ended(waiting):
+                        yield harvest
+                    waiting = []
         async for harvest in self._ended(waiting):
             yield harvest
 

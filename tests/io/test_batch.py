@@ -8,14 +8,16 @@ from contextlib import aclosing
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from allhops.core.harvest import STOP_REASONS, Harvest
 from allhops.errors import SendError, UsageError
 from allhops.model import ReplyKind, StopReason
-from allhops.net.batch import engine
+from allhops.net.batch import engine, windows
 from allhops.net.batch.engine import Batch
-from allhops.net.batch.feed import Destination, Refused
+from allhops.net.batch.group import Group
+from allhops.net.batch.wire import Ways
 from allhops.net.many import PARALLEL_BELOW, TraceMany
 from allhops.net.prober import Prober
 from allhops.options import TraceOptions
@@ -25,19 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from allhops.model import Trace
+    from allhops.net.batch.feed import Refused
 
 OPTIONS = TraceOptions(attempts=1, timeout=0.4)
 
 
-async def fed(addresses: list[int], taken: list[int] | None = None) -> AsyncIterator[Destination]:
+async def fed(addresses: list[int], taken: list[int] | None = None) -> AsyncIterator[Group]:
     for position, number in enumerate(addresses):
         if taken is not None:
             taken.append(position)
-        address = IPv4Address(number)
-        yield Destination(position, str(address), address)
+        yield Group.of([IPv4Address(number)], positions=[position])
 
 
-async def all_of(batch: Batch, feed: AsyncIterator[Destination]) -> tuple[list[Trace], list[Refused]]:
+async def all_of(batch: Batch, feed: AsyncIterator[Group]) -> tuple[list[Trace], list[Refused]]:
     traces: list[Trace] = []
     refused: list[Refused] = []
     async for item in batch.run(feed):
@@ -103,12 +105,9 @@ async def test_what_has_no_way_is_refused_and_the_rest_goes_on() -> None:
     addresses = net.destinations().tolist()
 
     class Wire(FakeWire):
-        def ways(self, destinations, options):  # type: ignore[no-untyped-def]  # as the parent's
+        def ways(self, destinations: Group, options: TraceOptions) -> Ways:
             ways = super().ways(destinations, options)
-            return [
-                SendError("no route") if int(one) == addresses[3] else way
-                for one, way in zip(destinations, ways, strict=True)
-            ]
+            return Ways([*ways.kinds, SendError("no route")], np.where(destinations.keys == addresses[3], 1, ways.of))
 
     async with Batch(OPTIONS, strategy="parallel", wire=Wire(net)) as batch:
         traces, refused = await all_of(batch, fed(addresses))
@@ -118,7 +117,8 @@ async def test_what_has_no_way_is_refused_and_the_rest_goes_on() -> None:
 
 
 async def test_a_slow_consumer_slows_the_feed_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "WINDOW_COURSES", 20)
+    monkeypatch.setattr(engine, "MOST_COURSES", 20)
+    monkeypatch.setattr(windows, "MOST_COURSES", 20)
     net = SyntheticInternet(3, destinations=1_000, silent_routers=0.0, live_hosts=1.0)
     taken: list[int] = []
     feed = fed(net.destinations().tolist(), taken)
@@ -176,8 +176,8 @@ async def test_drops_of_our_own_lower_the_rate() -> None:
 
 
 async def test_what_the_feed_raises_is_raised() -> None:
-    async def broken() -> AsyncIterator[Destination]:
-        yield Destination(0, "16.0.0.1", IPv4Address("16.0.0.1"))
+    async def broken() -> AsyncIterator[Group]:
+        yield Group.of([IPv4Address("16.0.0.1")])
         raise RuntimeError("the list broke")
 
     async with Batch(OPTIONS, strategy="parallel", wire=FakeWire(SyntheticInternet(3))) as batch:

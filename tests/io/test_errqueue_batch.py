@@ -24,6 +24,7 @@ from allhops.core.ledger import ANSWERED, IN_FLIGHT, Counters, Ledger
 from allhops.core.plan import Plan
 from allhops.errors import AllhopsError, PrivilegeError, UsageError
 from allhops.model import Protocol
+from allhops.net.batch.group import Group
 from allhops.net.batch.wire import Way
 from allhops.net.errqueue import batch, window
 from allhops.net.errqueue.batch import ErrorQueueWire
@@ -51,7 +52,7 @@ class Bench:
         self.counters = Counters()
         self.wire = ErrorQueueWire()
         self.wire.open(self.counters)
-        (way, *_) = self.wire.ways(destinations, options)
+        (way,) = self.wire.ways(Group.of(destinations), options).kinds
         assert isinstance(way, Way)
         self.way: Way = way
         self.lease: WindowLease = self.wire.lease(self.way, options)
@@ -311,7 +312,7 @@ async def test_tcp_needs_raw_sockets() -> None:
     with bench() as at:
         tcp = TraceOptions(protocol=Protocol.TCP)
         with pytest.raises(UsageError, match="needs raw sockets"):
-            at.wire.ways([FIRST], tcp)
+            at.wire.ways(Group.of([FIRST]), tcp)
         with pytest.raises(UsageError, match="sudo"):
             at.wire.lease(at.way, tcp)
 
@@ -319,9 +320,9 @@ async def test_tcp_needs_raw_sockets() -> None:
 async def test_an_interface_or_source_that_there_is_not() -> None:
     with bench() as at:
         with pytest.raises(UsageError, match="nowhere0"):
-            at.wire.ways([FIRST], TraceOptions(interface="nowhere0"))
+            at.wire.ways(Group.of([FIRST]), TraceOptions(interface="nowhere0"))
         with pytest.raises(UsageError, match="not an address of this machine"):
-            at.wire.ways([FIRST], TraceOptions(source="192.0.2.77"))
+            at.wire.ways(Group.of([FIRST]), TraceOptions(source="192.0.2.77"))
 
 
 async def test_closed_ping_groups_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

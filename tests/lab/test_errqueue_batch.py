@@ -19,6 +19,7 @@ from allhops.core.ledger import ANSWERED, IN_FLIGHT, Counters, Ledger
 from allhops.core.plan import Plan
 from allhops.errors import AllhopsError, SendError
 from allhops.model import Protocol
+from allhops.net.batch.group import Group
 from allhops.net.errqueue.batch import ErrorQueueWire
 from allhops.options import TraceOptions
 from allhops.testing.namespaces import Lab, chain, tun_internet
@@ -150,7 +151,7 @@ def test_a_destination_without_a_way_stands_in_the_place_of_its_way(routers: Lab
     with routers.enter():
         wire = ErrorQueueWire()
         assert routers.run(["ip", "route", "add", "unreachable", network]).returncode == 0
-        near, none = wire.ways([ip_address("10.77.0.1"), ip_address("203.0.113.1")], TraceOptions())
+        near, none = wire.ways(Group.of([ip_address("10.77.0.1"), ip_address("203.0.113.1")]), TraceOptions()).kinds
     assert not isinstance(near, AllhopsError)
     assert isinstance(none, SendError)
 
@@ -164,7 +165,7 @@ async def test_link_local_destinations_are_on_the_interface_of_their_way(routers
         wire = ErrorQueueWire()
         wire.open(counters)
         try:
-            (way,) = wire.ways([destination], TraceOptions())
+            (way,) = wire.ways(Group.of([destination]), TraceOptions()).kinds
             assert not isinstance(way, AllhopsError)
             lease = wire.lease(way, TraceOptions())
             plan = Plan(

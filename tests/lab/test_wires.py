@@ -18,6 +18,7 @@ from allhops.errors import CapacityError, PrivilegeError, UsageError
 from allhops.model import Protocol
 from allhops.net.batch import neighbours, packet_ring, receiving, rings
 from allhops.net.batch.choose import open_wire
+from allhops.net.batch.group import Group
 from allhops.net.batch.leases import MOST_LEASES
 from allhops.net.batch.raw import RawWire
 from allhops.net.batch.rings import RingWire
@@ -172,9 +173,9 @@ async def test_stamps_of_both_ends_are_of_one_clock(wire: RawWire | RingWire) ->
 async def test_two_next_hops_in_one_list(wire: RawWire | RingWire, by_raw: Spy, version: int) -> None:
     options = TraceOptions(max_ttl=ROUTERS + 1, attempts=1)
     with opened(wire) as bench:
-        ways = bench.wire.ways([BEHIND[version] + 1, SECOND[version] + 1], options)
+        ways = bench.wire.ways(Group.of([BEHIND[version] + 1, SECOND[version] + 1]), options)
         first, second = (bench.way(network + 1, options) for network in (BEHIND[version], SECOND[version]))
-        assert ways == [first, second]
+        assert [ways.kinds[way] for way in ways.of] == [first, second]
         assert (first.interface != second.interface, first.source != second.source) == (True, True)
         far, near = addresses(BEHIND[version], 50), addresses(SECOND[version], 50)
         with bench.probing(first, far, options) as one, bench.probing(second, near, options) as other:
@@ -431,7 +432,7 @@ async def test_close_leaves_nothing_open(wire: RawWire | RingWire) -> None:
     before = descriptors()
     wire.open(Counters())
     options = options_for()
-    (way,) = wire.ways([BEHIND[4] + 1], options)
+    (way,) = wire.ways(Group.of([BEHIND[4] + 1]), options).kinds
     assert isinstance(way, tuple)
     first, second = wire.lease(way, options), wire.lease(way, TraceOptions(protocol=Protocol.TCP))
     assert descriptors() > before
@@ -445,7 +446,7 @@ async def test_close_leaves_nothing_open(wire: RawWire | RingWire) -> None:
 async def test_leases_that_are_out_are_closed_with_the_wire(wire: RawWire | RingWire) -> None:
     options = options_for()
     wire.open(Counters())
-    (way,) = wire.ways([BEHIND[4] + 1], options)
+    (way,) = wire.ways(Group.of([BEHIND[4] + 1]), options).kinds
     assert isinstance(way, tuple)
     wire.lease(way, options)
     with pytest.raises(UsageError, match="in use"):
@@ -479,7 +480,7 @@ async def test_too_many_windows_are_refused(wire: RawWire | RingWire) -> None:
     options = TraceOptions()
     wire.open(Counters())
     try:
-        (way,) = wire.ways([BEHIND[4] + 1], options)
+        (way,) = wire.ways(Group.of([BEHIND[4] + 1]), options).kinds
         assert isinstance(way, tuple)
         for number in range(MOST_LEASES):
             wire.lease(way, options).expect(number.to_bytes(4))

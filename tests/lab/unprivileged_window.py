@@ -23,6 +23,7 @@ from allhops.core.plan import Plan
 from allhops.errors import AllhopsError
 from allhops.model import Protocol
 from allhops.net import privileges
+from allhops.net.batch.group import Group
 from allhops.net.batch.raw import RawWire
 from allhops.net.batch.wire import Way
 from allhops.net.errqueue.batch import ErrorQueueWire
@@ -126,7 +127,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     open_before = len(os.listdir("/proc/self/fd"))
     counters, ring = Counters(), Ring(100)
     wire.open(counters)
-    ways = wire.ways(options.destinations, TraceOptions(protocol=options.protocol))
+    ways = wire.ways(Group.of(options.destinations), TraceOptions(protocol=options.protocol)).kinds
     windows = [Window(wire, ways, options, counters, key) for key in range(options.windows)]
 
     def read() -> None:

@@ -11,6 +11,7 @@ from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ScalarLane
 from allhops.core.ledger import Counters
 from allhops.core.plan import Plan
+from allhops.net.batch.group import Group
 from allhops.net.batch.raw import RawWire
 from allhops.net.batch.rings import RingWire
 from allhops.net.batch.wire import Way
@@ -55,7 +56,7 @@ class Bench:
         return self.rows
 
     def way(self, destination: Address, options: TraceOptions) -> Way:
-        (way,) = self.wire.ways([destination], options)
+        (way,) = self.wire.ways(Group.of([destination]), options).kinds
         assert isinstance(way, Way), way
         return way
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from allhops.cli.batch.arguments import BatchRequest
-    from allhops.net.batch.feed import Destination
+    from tests.groups import Destination
 
 MANY = "".join(f"192.0.2.{last}\n" for last in range(1, 41))
 

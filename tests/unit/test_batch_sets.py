@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allhops.cli.batch import keyset, tally
-from allhops.cli.batch.keys import address_keys, addresses_of, name_key, range_keys
+from allhops.cli.batch.keys import address_keys, group_of, name_key, range_keys
 from allhops.cli.batch.keyset import KeySet
 from allhops.cli.batch.shard import Shard
 from allhops.cli.batch.tally import Distinct, Tally
-from allhops.net.batch.feed import Destination
+from tests.groups import Destination, each
 from tests.harvests import random_harvest
 from tests.stand_in import Path, harvest_of
 
@@ -87,8 +87,10 @@ def test_a_million_addresses_are_remembered_in_a_few_megabytes(dtype: str, bytes
 
 @given(st.lists(st.ip_addresses(v=4)), st.lists(st.ip_addresses(v=6)))
 def test_keys_stand_for_their_addresses(ipv4: list[Address], ipv6: list[Address]) -> None:
-    assert addresses_of(4, address_keys(4, ipv4)) == ipv4
-    assert addresses_of(6, address_keys(6, ipv6)) == ipv6
+    for version, addresses in ((4, ipv4), (6, ipv6)):
+        group = group_of(version, address_keys(version, addresses), np.arange(len(addresses)))
+        assert [*each(group)] == [Destination(place, str(one), one) for place, one in enumerate(addresses)]
+        assert group.keys.tolist() == address_keys(version, addresses).tolist()
 
 
 @pytest.mark.parametrize("first", ["10.0.0.0", "255.255.255.0", "2001:db8::", "2001:db8::ffff:ffff:ffff:ff00"])
@@ -97,7 +99,7 @@ def test_a_range_has_the_keys_of_its_addresses(first: str) -> None:
     addresses = [start + offset for offset in range(256)]
     keys = range_keys(start.version, int(start), 256)
     assert keys.tolist() == address_keys(start.version, addresses).tolist()
-    assert addresses_of(start.version, keys) == addresses
+    assert [one.address for one in each(group_of(start.version, keys, np.arange(256)))] == addresses
 
 
 def test_names_differ_in_letters_not_in_case() -> None:

@@ -18,7 +18,7 @@ from allhops.cli.batch import destinations as feeding
 from allhops.cli.batch.destinations import Destinations
 from allhops.cli.batch.entries import MAX_PREFIX_ADDRESSES, Name, Run, Single, read_entry
 from allhops.cli.batch.exclude import Exclusions, read_exclusions
-from allhops.cli.batch.keys import range_keys
+from allhops.cli.batch.keys import address_keys, range_keys
 from allhops.cli.batch.lines import MAX_LINE_BYTES, LineReader
 from allhops.cli.batch.shard import Shard
 from allhops.cli.batch.sieve import Sieve
@@ -27,6 +27,7 @@ from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason, Trace
 from allhops.net.batch.feed import LOOKUPS
 from allhops.options import TraceOptions
+from tests.groups import each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,14 +58,15 @@ if TYPE_CHECKING:
 def test_lines_come_out_whole_however_they_are_cut(content: bytes, lines: list[bytes], size: int) -> None:
     reader = LineReader()
     pieces = [content[start : start + size] for start in range(0, len(content), size)]
-    read = [line for piece in pieces for line in reader.feed(piece)] + [*reader.end()]
+    read = [line for piece in pieces for line in reader.feed(piece).lines()] + [*reader.end().lines()]
     assert [line.content for line in read] == lines
     assert [line.number for line in read] == list(range(1, len(lines) + 1))
 
 
 def test_a_line_of_a_megabyte_is_cut_and_the_next_one_is_not() -> None:
     reader = LineReader()
-    read = [line for _ in range(1_000) for line in reader.feed(b"x" * 1_000)] + [*reader.feed(b"\nb\n")]
+    read = [line for _ in range(1_000) for line in reader.feed(b"x" * 1_000).lines()]
+    read += reader.feed(b"\nb\n").lines()
     assert [(line.number, len(line.content), line.is_cut) for line in read] == [
         (1, MAX_LINE_BYTES, True),
         (2, 1, False),
@@ -74,7 +76,7 @@ def test_a_line_of_a_megabyte_is_cut_and_the_next_one_is_not() -> None:
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
 def test_utf_16_is_refused_as_a_whole(mark: bytes) -> None:
     with pytest.raises(UsageError, match="UTF-16"):
-        list(LineReader().feed(mark + "192.0.2.1\n".encode("utf-16-le")))
+        LineReader().feed(mark + "192.0.2.1\n".encode("utf-16-le"))
 
 
 # Entries
@@ -212,7 +214,7 @@ async def fed(
     listed = Destinations(
         pieces_of(content, size), TraceOptions(), sieve or Sieve(), records.append, lookup or Answers()
     )
-    found = [destination async for destination in listed]
+    found = [destination async for group in listed for destination in each(group)]
     positions = [destination.position for destination in found] + [told.position for told in records]
     assert len(set(positions)) == len(positions)
     assert listed.is_exhausted
@@ -247,7 +249,7 @@ async def test_positions_are_those_of_the_list_whatever_is_left_out() -> None:
     told: list[Refused] = []
     excluded = read_exclusions(b"192.0.2.2")
     listed = Destinations(pieces_of(content), TraceOptions(), Sieve(exclusions=excluded), told.append, Answers())
-    found = {destination.name: destination.position async for destination in listed}
+    found = {destination.name: destination.position async for group in listed for destination in each(group)}
     found |= {refused.trace.destination: refused.position for refused in told}
     assert found == {"a b": 1, "192.0.2.0": 2, "192.0.2.1": 3, "192.0.2.3": 5, "no.example": 6, "198.51.100.1": 8}
 
@@ -290,7 +292,7 @@ async def test_a_name_that_hangs_holds_up_nothing_but_itself() -> None:
     content = b"slow.example\n192.0.2.0/31\nslower.example\n192.0.2.9"
     listed = Destinations(pieces_of(content, 13), TraceOptions(), Sieve(), nobody, hang)
     found = aiter(listed)
-    assert [(await anext(found)).name for _ in range(3)] == ["192.0.2.0", "192.0.2.1", "192.0.2.9"]
+    assert [(await anext(found)).names for _ in range(2)] == [["192.0.2.0", "192.0.2.1"], ["192.0.2.9"]]
     listed.stop()
     assert await anext(found, None) is None
 
@@ -301,9 +303,9 @@ async def test_stop_ends_it_while_it_waits_for_the_list() -> None:
         await asyncio.get_running_loop().create_future()
 
     listed = Destinations(never(), TraceOptions(), Sieve(), nobody)
-    found = []
-    async for destination in listed:
-        found.append(destination.name)
+    found: list[str] = []
+    async for group in listed:
+        found += group.names
         asyncio.get_running_loop().call_soon(listed.stop)
     assert found == ["192.0.2.1"]
     assert not listed.is_exhausted
@@ -361,7 +363,8 @@ async def test_a_prefix_is_expanded_as_it_is_asked_for(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(feeding, "range_keys", counted)
     listed = aiter(Destinations(pieces_of(b"10.0.0.0/8"), TraceOptions(), Sieve(), nobody))
-    assert [str((await anext(listed)).address) for _ in range(3)] == ["10.0.0.0", "10.0.0.1", "10.0.0.2"]
+    group = await anext(listed)
+    assert [str(destination.address) for destination in each(group[:3])] == ["10.0.0.0", "10.0.0.1", "10.0.0.2"]
     assert made <= feeding.CHUNK < MAX_PREFIX_ADDRESSES
 
 
@@ -397,9 +400,9 @@ def test_an_address_is_excluded_if_a_prefix_holds_it(
     exclusions = Exclusions(prefixes)
     for version in (4, 6):
         asked = [address for address in (*addresses, *ends) if address.version == version]
-        kept = Sieve(exclusions=exclusions).addresses(version, asked)
+        kept = Sieve(exclusions=exclusions).addresses(version, address_keys(version, asked))
         expected = {address for address in asked if not any(address in prefix for prefix in prefixes)}
-        assert {asked[place] for place in kept} == expected
+        assert {asked[place] for place in kept.tolist()} == expected
 
 
 # Where it comes from

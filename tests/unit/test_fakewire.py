@@ -14,6 +14,7 @@ from allhops.core.ledger import Counters
 from allhops.core.plan import Plan
 from allhops.errors import CapacityError, SendError, UsageError
 from allhops.model import Protocol
+from allhops.net.batch.group import Group
 from allhops.options import TraceOptions
 from allhops.testing import FakeWire, SyntheticInternet
 from allhops.testing.fakewire import PORTS, FakeWireLease
@@ -40,7 +41,7 @@ def made_wire(**faults: float) -> tuple[FakeWire, Clock, Counters]:
 
 
 def leased(wire: FakeWire) -> FakeWireLease:
-    (way,) = wire.ways([IPv4Address("16.0.0.1")], OPTIONS)
+    (way,) = wire.ways(Group.of([IPv4Address("16.0.0.1")]), OPTIONS).kinds
     assert not isinstance(way, Exception)
     return wire.lease(way, OPTIONS)
 
@@ -163,7 +164,7 @@ async def test_delays_are_the_loops() -> None:
 
 def test_a_port_is_leased_once_and_given_back() -> None:
     wire, _, _ = made_wire()
-    (way,) = wire.ways([IPv4Address("16.0.0.1")], OPTIONS)
+    (way,) = wire.ways(Group.of([IPv4Address("16.0.0.1")]), OPTIONS).kinds
     assert not isinstance(way, Exception)
     leases = [wire.lease(way, OPTIONS) for _ in range(PORTS)]
     assert len({lease.source_port for lease in leases}) == PORTS
@@ -177,9 +178,10 @@ def test_a_port_is_leased_once_and_given_back() -> None:
 
 def test_there_is_one_way_and_none_over_ipv6() -> None:
     wire, _, _ = made_wire()
-    way, none = wire.ways([IPv4Address("16.0.0.1"), IPv6Address("2001:db8::2")], OPTIONS)
+    (way,) = wire.ways(Group.of([IPv4Address("16.0.0.1")]), OPTIONS).kinds
+    (none,) = wire.ways(Group.of([IPv6Address("2001:db8::2")]), OPTIONS).kinds
     assert not isinstance(way, Exception)
     assert way.source == wire.internet.source.packed
     assert isinstance(none, SendError)
     with pytest.raises(UsageError, match="not the vantage point"):
-        wire.ways([], TraceOptions(source="192.0.2.77"))
+        wire.ways(Group.of([IPv4Address("16.0.0.1")]), TraceOptions(source="192.0.2.77"))

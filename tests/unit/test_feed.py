@@ -8,24 +8,31 @@ from typing import TYPE_CHECKING
 import pytest
 
 from allhops.model import StopReason
-from allhops.net.batch.feed import LOOKUPS, Destination, Refused
+from allhops.net.batch.feed import LOOKUPS, Refused
 from allhops.net.batch.feed import feed as numbered_feed
 from allhops.net.many import numbered
 from allhops.options import TraceOptions
+from tests.groups import Destination, each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 
     from allhops.model import Address
     from allhops.net.batch.feed import Lookup
+    from allhops.net.batch.group import Group
 
 
 async def feed(
     destinations: Iterable[str | Address] | AsyncIterable[str | Address], options: TraceOptions, lookup: Lookup
 ) -> AsyncGenerator[Destination | Refused, None]:
     async with aclosing(numbered(destinations)) as source, aclosing(numbered_feed(source, options, lookup)) as fed:
-        async for member in fed:
-            yield member
+        async for item in fed:
+            yield item if isinstance(item, Refused) else _only(item)
+
+
+def _only(group: Group) -> Destination:
+    (destination,) = each(group)
+    return destination
 
 
 async def nobody(name: str, ip_version: int | None) -> Address | None:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import errno
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allhops.errors import SendError, UsageError
+from allhops.errors import AllhopsError, SendError, UsageError
 from allhops.net.batch import netlink, routes
+from allhops.net.batch.group import Group
 from allhops.net.batch.netlink import ATTRIBUTE, ERROR, MESSAGE, Answers
 from allhops.net.batch.routes import _Question, _read
 from allhops.net.batch.wire import Way
 from allhops.options import TraceOptions
-
-if TYPE_CHECKING:
-    from allhops.model import Address
 
 # `ip route get` on Linux 6.18, in a namespace with 10.200.0.1/24 and fd00:200::1/64 on interface 2.
 BY_ROUTER = bytes.fromhex(
@@ -58,6 +55,14 @@ def refusal(sequence: int, code: int) -> bytes:
     return MESSAGE.pack(MESSAGE.size + len(body), ERROR, 0, sequence, 0) + body
 
 
+def read(answers: Answers, question: _Question) -> list[Way | int]:
+    """Ways, and in their place the codes that say why there is none."""
+    kinds: dict[Way | AllhopsError, int] = {}
+    of, codes = _read(answers, question, kinds)
+    ways = [way for way in kinds if isinstance(way, Way)]
+    return [ways[way] if way >= 0 else code for way, code in zip(of.tolist(), codes.tolist(), strict=True)]
+
+
 def answers(*messages: bytes, first: int = 0) -> Answers:
     """As they come off the socket, cut where they do not fit."""
     rows = bytearray(len(messages) * netlink._ANSWER_SIZE)
@@ -70,25 +75,25 @@ def answers(*messages: bytes, first: int = 0) -> Answers:
 
 def test_recorded_answers_are_read() -> None:
     ipv4 = answers(*(numbered(one, at) for at, one in enumerate((BY_ROUTER, BY_IPV6_ROUTER, BROADCAST))))
-    assert _read(ipv4, ANY_IPV4, {}) == [
+    assert read(ipv4, ANY_IPV4) == [
         Way(4, packed("10.200.0.1"), 2, packed("10.200.0.2")),
         Way(4, packed("10.200.0.1"), 2, packed("fd00:200::2")),
         routes._IS_BROADCAST,
     ]
-    assert _read(answers(numbered(IPV6, 0)), ANY_IPV6, {}) == [Way(6, packed("fd00:200::1"), 2, packed("fd00:200::2"))]
+    assert read(answers(numbered(IPV6, 0)), ANY_IPV6) == [Way(6, packed("fd00:200::1"), 2, packed("fd00:200::2"))]
 
 
 def test_answers_find_their_questions_in_whatever_order() -> None:
     shuffled = answers(numbered(BROADCAST, 12), refusal(10, errno.EHOSTUNREACH), numbered(BY_ROUTER, 11), first=10)
-    unreachable, way, broadcast = _read(shuffled, ANY_IPV4, {})
+    unreachable, way, broadcast = read(shuffled, ANY_IPV4)
     assert (unreachable, broadcast) == (errno.EHOSTUNREACH, routes._IS_BROADCAST)
     assert isinstance(way, Way)
 
 
 def test_a_question_that_nobody_answers_is_left_open() -> None:
     foreign = numbered(BY_ROUTER, 99)
-    assert _read(answers(foreign, numbered(BY_ROUTER, 1)), ANY_IPV4, {})[0] == 0
-    assert _read(answers(refusal(0, errno.EOPNOTSUPP)), ANY_IPV6, {}) == [0]
+    assert read(answers(foreign, numbered(BY_ROUTER, 1)), ANY_IPV4)[0] == 0
+    assert read(answers(refusal(0, errno.EOPNOTSUPP)), ANY_IPV6) == [0]
 
 
 @pytest.mark.parametrize(
@@ -97,30 +102,30 @@ def test_a_question_that_nobody_answers_is_left_open() -> None:
 def test_routes_that_forbid_are_errors(kind: int, code: int) -> None:
     forbidding = bytearray(numbered(IPV6, 0))
     forbidding[TYPE] = kind
-    assert _read(answers(bytes(forbidding)), ANY_IPV6, {}) == [code]
+    assert read(answers(bytes(forbidding)), ANY_IPV6) == [code]
 
 
 def test_a_source_that_was_asked_for_is_the_source() -> None:
     question = _Question(4, 0, packed("10.200.0.9"))
-    (way,) = _read(answers(numbered(BY_ROUTER, 0)), question, {})
+    (way,) = read(answers(numbered(BY_ROUTER, 0)), question)
     assert isinstance(way, Way)
     assert way.source == packed("10.200.0.9")
 
 
 def test_ways_that_are_alike_are_one() -> None:
-    first, second = _read(answers(numbered(BY_ROUTER, 0), numbered(BY_ROUTER, 1)), ANY_IPV4, {})
+    first, second = read(answers(numbered(BY_ROUTER, 0), numbered(BY_ROUTER, 1)), ANY_IPV4)
     assert first is second
 
 
 @pytest.mark.parametrize("message", [BY_ROUTER, BY_IPV6_ROUTER, IPV6])
 def test_a_cut_answer_is_no_other_way(message: bytes) -> None:
     question = ANY_IPV6 if message is IPV6 else ANY_IPV4
-    (whole,) = _read(answers(numbered(message, 0)), question, {})
+    (whole,) = read(answers(numbered(message, 0)), question)
     assert isinstance(whole, Way)
     for length in range(len(message)):
         honest = len(message[:length]).to_bytes(4, "little") + numbered(message, 0)[4:length]
         for cut in (numbered(message, 0)[:length], honest):
-            (way,) = _read(answers(cut), question, {})
+            (way,) = read(answers(cut), question)
             assert way in (0, whole, whole._replace(next_hop=None))
 
 
@@ -128,20 +133,23 @@ def test_a_cut_answer_is_no_other_way(message: bytes) -> None:
 def test_no_answer_raises(noise: bytes, at: int, message: bytes) -> None:
     spoilt = numbered(message, 0)[:at] + noise + numbered(message, 0)[at + len(noise) :]
     for question in (ANY_IPV4, ANY_IPV6):
-        (way,) = _read(answers(spoilt), question, {})
+        (way,) = read(answers(spoilt), question)
         assert isinstance(way, Way | int)
 
 
 def test_an_attribute_of_length_0_ends_the_walk() -> None:
     endless = MESSAGE.pack(60, 24, 0, 0, 0) + bytes(12) + ATTRIBUTE.pack(0, 4) + bytes(28)
-    assert _read(answers(endless), ANY_IPV4, {}) == [0]
+    assert read(answers(endless), ANY_IPV4) == [0]
 
 
-LOOPBACK: list[Address] = [ip_address("127.0.0.1"), ip_address("127.9.9.9")]
+LOOPBACK = Group.of([ip_address("127.0.0.1"), ip_address("127.9.9.9")])
 
 
 def test_loopback_is_reached_from_itself() -> None:
-    for way in routes.ways(LOOPBACK, TraceOptions()):
+    ways = routes.ways(LOOPBACK, TraceOptions())
+    assert len(ways.of) == 2
+    for kind in ways.of.tolist():
+        way = ways.kinds[kind]
         assert isinstance(way, Way)
         assert (way.source, way.next_hop) == (packed("127.0.0.1"), None)
 
@@ -151,7 +159,8 @@ def test_without_netlink_sockets_are_connected(monkeypatch: pytest.MonkeyPatch) 
         raise PermissionError(errno.EPERM, "no netlink here")
 
     monkeypatch.setattr(routes, "Netlink", refuse)
-    assert routes.ways(LOOPBACK, TraceOptions()) == [Way(4, packed("127.0.0.1"), 0, None)] * 2
+    ways = routes.ways(LOOPBACK, TraceOptions())
+    assert (ways.kinds, ways.of.tolist()) == ([Way(4, packed("127.0.0.1"), 0, None)], [0, 0])
 
 
 def test_what_there_is_not_is_refused_for_all() -> None:
@@ -160,13 +169,15 @@ def test_what_there_is_not_is_refused_for_all() -> None:
             routes.ways(LOOPBACK, options)
 
 
-def test_one_destination_of_the_other_version_is_refused_alone() -> None:
-    way, refused = routes.ways([*LOOPBACK[:1], ip_address("::1")], TraceOptions(source="127.0.0.1"))
+def test_destinations_of_the_other_version_are_refused() -> None:
+    options = TraceOptions(source="127.0.0.1")
+    (way,) = routes.ways(LOOPBACK, options).kinds
+    (refused,) = routes.ways(Group.of([ip_address("::1")]), options).kinds
     assert isinstance(way, Way)
     assert isinstance(refused, UsageError)
 
 
 def test_errors_speak_as_those_of_a_socket() -> None:
-    error = routes._error(LOOPBACK[0], errno.EACCES)
+    error = routes._error(LOOPBACK.address(0), errno.EACCES)
     assert isinstance(error, SendError)
-    assert str(LOOPBACK[0]) in str(error)
+    assert LOOPBACK.names[0] in str(error)

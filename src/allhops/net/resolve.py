@@ -24,7 +24,7 @@ _ENDS_IN_A_NUMBER = re.compile(r"(^|\.)(\d+|0[xX][0-9a-fA-F]*)\.?$")
 """A name whose last label is a number is a misspelt address: no top-level domain is one."""
 _THIS_NETWORK = 0
 _CLASS_E = 240
-_ORDINARY = int(IPv4Address("1.0.0.0")), int(IPv4Address("223.255.255.255"))
+ORDINARY = int(IPv4Address("1.0.0.0")), int(IPv4Address("223.255.255.255"))
 """The IPv4 addresses that nothing below refuses: a list of a million is read one by one."""
 _NO_SUCH_ADDRESS = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}
 _BROADCAST = IPv4Address("255.255.255.255")
@@ -94,7 +94,7 @@ def _unmapped(address: Address) -> Address:
 
 def _traceable(address: Address, written: str | Address) -> Address:
     """Refuse what is nobody's address, with the reason."""
-    if isinstance(address, IPv4Address) and _ORDINARY[0] <= int(address) <= _ORDINARY[1]:
+    if isinstance(address, IPv4Address) and ORDINARY[0] <= int(address) <= ORDINARY[1]:
         return address
     reason = None
     if address.is_multicast:

@@ -10,26 +10,24 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allhops.core.lanes import ROW_SIZE
 from allhops.errors import CapacityError, SendError, UsageError
-from allhops.net.batch.wire import Way
+from allhops.net.batch.wire import Way, Ways
 from allhops.testing.mass_replies import Tally, reply
 from allhops.testing.underway import Arrivals, Underway
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     from allhops.core.lanes import Block, Ring
     from allhops.core.ledger import Counters
-    from allhops.errors import AllhopsError
-    from allhops.model import Address
+    from allhops.net.batch.group import Group
     from allhops.options import TraceOptions
     from allhops.testing.synthetic import SyntheticInternet
 
@@ -88,18 +86,16 @@ class FakeWire:
             self._clock = asyncio.get_running_loop().time
             self._zero_ns = time.time_ns() - round(self._clock() * SECOND_NS)
 
-    def ways(self, destinations: Sequence[Address], options: TraceOptions) -> list[Way | AllhopsError]:
+    def ways(self, destinations: Group, options: TraceOptions) -> Ways:
         """Part of the wire: one for all of IPv4."""
         source = self.internet.source
         if options.source not in (None, str(source)):
             raise UsageError(f"{options.source} is not the vantage point's address in the simulated internet: {source}")
-        way = Way(4, source.packed, 0, None)
-        return [
-            way
-            if isinstance(destination, IPv4Address)
-            else SendError(f"{destination}: the simulated internet has no IPv6")
-            for destination in destinations
-        ]
+        count = len(destinations)
+        if destinations.version == 4:
+            return Ways([Way(4, source.packed, 0, None)], np.zeros(count, np.int64))
+        addresses = map(destinations.address, range(count))
+        return Ways([SendError(f"{one}: the simulated internet has no IPv6") for one in addresses], np.arange(count))
 
     def lease(self, way: Way, options: TraceOptions) -> FakeWireLease:
         """Part of the wire: the vantage point's address and a port that nobody has."""

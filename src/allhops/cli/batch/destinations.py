@@ -6,28 +6,36 @@ What is no destination, and what does not resolve, becomes a record here; what i
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+import numpy as np
+
 from allhops.cli.batch.entries import Name, Run, Single, read_entry, shown
-from allhops.cli.batch.keys import addresses_of, range_keys
+from allhops.cli.batch.keys import group_of, range_keys
 from allhops.cli.batch.lines import MAX_LINE_BYTES, LineReader
+from allhops.cli.batch.quads import read_quads
 from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason
-from allhops.net.batch.feed import LOOKUPS, Destination, Refused
+from allhops.net.batch.feed import LOOKUPS, Refused
+from allhops.net.batch.group import Group
 from allhops.net.many import untraced
 from allhops.net.resolve import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from allhops.cli.batch.entries import Entry
-    from allhops.cli.batch.lines import Line
+    from allhops.cli.batch.lines import Block, Line
     from allhops.cli.batch.sieve import Sieve
     from allhops.model import Address
+    from allhops.net.batch.group import Kind
     from allhops.options import TraceOptions
 
 CHUNK: Final = 4_096
 """Addresses of a prefix that are sieved at once: what numpy needs to cost less than naming them one by one."""
+TURN: Final = 64
+"""Lines read one by one before the loop gets its turn: some 2 ms if all of them are complained of."""
 _Result = TypeVar("_Result")
 
 
@@ -44,8 +52,18 @@ _Answer = tuple[_Asked, "Address | str"]
 """A name, and its address or why there is none."""
 
 
+class _Gathered:
+    """What n lines ask for that is sieved together."""
+
+    def __init__(self, lines: int) -> None:
+        self.steps = np.ones(lines, np.int64)
+        """(n,): positions that each line takes up."""
+        self.groups: defaultdict[Kind, list[Group]] = defaultdict(list)
+        self.names: list[_Asked] = []
+
+
 class Destinations:
-    """An async iterator over what is to be traced; `stop` ends it wherever it waits.
+    """An async iterator over groups of what is to be traced; `stop` ends it wherever it waits.
 
     Each has its place among all that the list asks for, whatever is left out: the same in every run. `reject` gets the
     records of lines for which nothing can be sent.
@@ -76,51 +94,71 @@ class Destinations:
         """Nothing more comes."""
         self._stopped.set()
 
-    async def __aiter__(self) -> AsyncIterator[Destination]:
+    async def __aiter__(self) -> AsyncIterator[Group]:
         try:
-            async for found in self._found():
-                for destination in found:
-                    if self._stopped.is_set():
-                        return
-                    self._sieve.accounts.traced += 1
-                    yield destination
+            async for group in self._found():
+                if self._stopped.is_set():
+                    return
+                if group:
+                    self._sieve.accounts.traced += len(group)
+                    yield group
             self.is_exhausted = not self._stopped.is_set()
         finally:
             for task in self._asked:
                 task.cancel()
             await asyncio.gather(*self._asked, return_exceptions=True)
 
-    async def _found(self) -> AsyncIterator[list[Destination]]:
+    async def _found(self) -> AsyncIterator[Group | None]:
         reader = LineReader()
         while (piece := await self._or_stopped(anext(self._pieces, None))) is not None:
-            async for found in self._told(reader.feed(piece)):
-                yield found
+            async for group in self._told(reader.feed(piece)):
+                yield group
         if not self._stopped.is_set():
-            async for found in self._told(reader.end()):
-                yield found
+            async for group in self._told(reader.end()):
+                yield group
         while self._asked and not self._stopped.is_set():
             yield await self._next_answer()
 
-    async def _told(self, lines: Iterable[Line]) -> AsyncIterator[list[Destination]]:
-        """What lines ask for: prefixes in their place, the rest of a few lines together."""
-        singles: dict[int, list[Destination]] = {4: [], 6: []}
-        names: list[_Asked] = []
-        for line in lines:
+    async def _told(self, block: Block) -> AsyncIterator[Group | None]:
+        """What lines ask for: prefixes in their place, the rest of a block together."""
+        quads = read_quads(block.content, self._options.ip_version)
+        gathered = _Gathered(len(quads.which))
+        first = self._position
+        async for group in self._one_by_one(block, np.flatnonzero(~quads.which).tolist(), gathered):
+            yield group
+        self._position = first + int(gathered.steps.sum())
+        positions = first + np.cumsum(gathered.steps)[quads.which] - 1
+        gathered.groups[4, None].append(Group(packed=quads.packed, positions=positions, names=quads.names))
+        for alike in gathered.groups.values():
+            group = Group.joined(alike)
+            yield self._sieved(group if len(alike) == 1 else group.select(np.argsort(group.positions)))
+        await asyncio.sleep(0)
+        async for answered in self._of_names(gathered.names):
+            yield answered
+
+    async def _one_by_one(self, block: Block, places: list[int], gathered: _Gathered) -> AsyncIterator[Group]:
+        """Read the lines at these places; those that ask for prefixes are told at once."""
+        passed = 0
+        for count, line in enumerate(block.lines(places), 1):
+            place = line.number - block.number
+            self._position += place - passed  # dotted quads in between
+            passed = place + 1
             position = self._position
             match entry := self._read(line):
                 case Single():
-                    singles[entry.address.version].append(Destination(position, *entry))
+                    single = Group.of([entry.address], [entry.text], [position])
+                    gathered.groups[single.kind].append(single)
                 case Name():
-                    names.append(_Asked(position, line.number, entry.text))
+                    gathered.names.append(_Asked(position, line.number, entry.text))
                 case Run():
-                    for found in self._of_run(position, entry):
-                        yield found
+                    for group in self._of_run(position, entry):
+                        yield group
                         await asyncio.sleep(0)  # all of it may be finished or excluded: the loop has other work
-        for version, of_version in singles.items():
-            yield self._of_singles(version, of_version)
-        await asyncio.sleep(0)
-        async for found in self._of_names(names):
-            yield found
+            gathered.steps[place] = self._position - position
+            if count % TURN == 0:
+                await asyncio.sleep(0)
+                if self._stopped.is_set():
+                    return
 
     def _read(self, line: Line) -> Entry | None:
         """What a line asks for; what is no destination is rejected here."""
@@ -141,21 +179,16 @@ class Destinations:
             self._position += entry.size if isinstance(entry, Run) else 1
         return entry
 
-    def _of_run(self, position: int, run: Run) -> Iterator[list[Destination]]:
+    def _of_run(self, position: int, run: Run) -> Iterator[Group]:
         for start in range(0, run.size, CHUNK):
             keys = range_keys(run.version, run.first + start, min(CHUNK, run.size - start))
-            places = self._sieve.run(run.version, keys)
-            addresses = addresses_of(run.version, keys[places])
-            yield [
-                Destination(place, str(address), address)
-                for place, address in zip((position + start + places).tolist(), addresses, strict=True)
-            ]
+            places = self._sieve.addresses(run.version, keys)
+            yield group_of(run.version, keys[places], position + start + places)
 
-    def _of_singles(self, version: int, singles: list[Destination]) -> list[Destination]:
-        chosen = self._sieve.addresses(version, [single.address for single in singles])
-        return [singles[place] for place in chosen]
+    def _sieved(self, group: Group, *, resolved: bool = False) -> Group:
+        return group.select(self._sieve.addresses(group.version, group.keys, scope=group.scope, resolved=resolved))
 
-    async def _of_names(self, names: list[_Asked]) -> AsyncIterator[list[Destination]]:
+    async def _of_names(self, names: list[_Asked]) -> AsyncIterator[Group | None]:
         """Ask for each as soon as there is room; meanwhile those that were answered."""
         for place in self._sieve.names([asked.name for asked in names]):
             while len(self._asked) >= LOOKUPS:
@@ -174,19 +207,17 @@ class Destinations:
         except (ResolveError, UsageError) as error:
             return asked, str(error)
 
-    async def _next_answer(self) -> list[Destination]:
+    async def _next_answer(self) -> Group | None:
         task = await self._or_stopped(self._answered.get())
         if task is None:
-            return []
+            return None
         self._asked.discard(task)
         asked, answer = task.result()
         if isinstance(answer, str):
             self._sieve.accounts.unresolved += 1
             self._tell(asked, answer, StopReason.LOCAL_ERROR)
-            return []
-        if not self._sieve.addresses(answer.version, [answer], resolved=True):
-            return []
-        return [Destination(asked.position, asked.name, answer)]
+            return None
+        return self._sieved(Group.of([answer], [asked.name], [asked.position]), resolved=True)
 
     def _tell(self, asked: _Asked, reason: str, stop: StopReason) -> None:
         record = untraced(asked.name, self._options, f"line {asked.line}: {reason}", stop)

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable
 
     from allhops.core.harvest import Harvest
-    from allhops.net.batch.feed import Destination, Refused
+    from allhops.net.batch.feed import Refused
+    from allhops.net.batch.group import Group
     from allhops.net.batch.stats import Stats
 
 
@@ -26,7 +27,7 @@ class Engine(Protocol):
 
     async def __aexit__(self, *exception: object) -> None: ...
 
-    def run(self, feed: AsyncIterable[Destination]) -> AsyncGenerator[Harvest | Refused, None]:
+    def run(self, feed: AsyncIterable[Group]) -> AsyncGenerator[Harvest | Refused, None]:
         """Courses as they end; an interrupted one only if nobody said `discard`."""
         ...
 

@@ -44,7 +44,7 @@ def read_exclusions(content: bytes) -> Exclusions:
     """
     reader = LineReader()
     prefixes = []
-    for line in (*reader.feed(content), *reader.end()):
+    for line in (*reader.feed(content).lines(), *reader.end().lines()):
         text = line.content.partition(b"#")[0].strip()
         if text:
             try:

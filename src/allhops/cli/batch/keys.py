@@ -6,13 +6,16 @@ This file knows no list and no network.
 from __future__ import annotations
 
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
+from socket import inet_ntoa
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from allhops.net.batch.group import Group, scope_of
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,6 +26,9 @@ DTYPES: Final = {4: np.dtype(np.uint32), 6: np.dtype("S16")}
 NAME: Final = np.dtype("S16")
 """Of the keys of names."""
 _LOW = (1 << 64) - 1
+_SCOPE: Final = slice(2, 8)
+"""Bytes of a link-local address that are zero (RFC 4291 2.5.6): room for the interface."""
+_WRITTEN: Final[dict[int, Callable[[bytes], str]]] = {4: inet_ntoa, 6: lambda octets: str(IPv6Address(octets))}
 
 
 def range_keys(version: int, first: int, count: int) -> NDArray[Any]:
@@ -41,32 +47,38 @@ def range_keys(version: int, first: int, count: int) -> NDArray[Any]:
     return keys
 
 
-def address_keys(version: int, addresses: Sequence[Address], *, scoped: bool = True) -> NDArray[Any]:
-    """Keys of addresses of one version; `scoped` tells link-local addresses of several interfaces apart."""
+def address_keys(version: int, addresses: Sequence[Address]) -> NDArray[Any]:
+    """Keys of addresses of one version; link-local ones of several interfaces differ."""
     if version == 4:
         return np.frombuffer(b"".join(address.packed for address in addresses), ">u4").astype(DTYPES[4])
-    key = _scoped_key if scoped else _plain_key
-    return np.frombuffer(b"".join(map(key, addresses)), DTYPES[6])
-
-
-def _plain_key(address: Address) -> bytes:
-    return address.packed
+    return np.frombuffer(b"".join(map(_scoped_key, addresses)), DTYPES[6])
 
 
 def _scoped_key(address: Address) -> bytes:
+    scope = scope_of(address)
     packed = address.packed
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
-        # Bytes 2 to 7 of a link-local address are zero (RFC 4291 2.5.6): room for the interface.
-        return packed[:2] + blake2b(address.scope_id.encode(), digest_size=6).digest() + packed[8:]
-    return packed
+    return packed if scope is None else packed[: _SCOPE.start] + _digest(scope) + packed[_SCOPE.stop :]
 
 
-def addresses_of(version: int, keys: NDArray[Any]) -> list[Address]:
-    """The addresses that keys of `range_keys` stand for."""
-    if version == 4:
-        return [IPv4Address(number) for number in keys.tolist()]
-    octets = keys.tobytes()
-    return [IPv6Address(octets[start : start + 16]) for start in range(0, len(octets), 16)]
+def scoped(keys: NDArray[Any], scope: str) -> NDArray[Any]:
+    """Keys of link-local addresses of one interface, from those of the addresses alone."""
+    octets = keys.view(np.uint8).reshape(-1, DTYPES[6].itemsize).copy()
+    octets[:, _SCOPE] = np.frombuffer(_digest(scope), np.uint8)
+    return octets.view(DTYPES[6]).ravel()
+
+
+def _digest(scope: str) -> bytes:
+    return blake2b(scope.encode(), digest_size=_SCOPE.stop - _SCOPE.start).digest()
+
+
+def group_of(version: int, keys: NDArray[Any], positions: NDArray[np.int64]) -> Group:
+    """The addresses that keys of `range_keys` stand for, named as they are written."""
+    octets = (keys.astype(">u4") if version == 4 else keys).view(f"V{keys.itemsize}")
+    return Group(
+        packed=octets.view(np.uint8).reshape(-1, octets.itemsize),
+        positions=positions,
+        names=list(map(_WRITTEN[version], octets.tolist())),
+    )
 
 
 def name_key(name: str) -> bytes:

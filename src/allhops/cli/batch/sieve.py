@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allhops.cli.batch.exclude import Exclusions
-from allhops.cli.batch.keys import DTYPES, NAME, address_keys, name_keys
+from allhops.cli.batch.keys import DTYPES, NAME, name_keys, scoped
 from allhops.cli.batch.keyset import KeySet
 from allhops.cli.batch.shard import Shard
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from allhops.model import Address
 
 
 class Known:
@@ -65,20 +63,20 @@ class Sieve:
     accounts: Accounts = field(default_factory=Accounts)
     _seen: Known = field(default_factory=Known)
 
-    def run(self, version: int, keys: NDArray[Any]) -> NDArray[np.int64]:
-        """Places of the keys of one prefix that are to be traced, in order."""
-        places = self._outside(self.exclusions.holds(version, keys))
-        places = self._of_our_shard(places, self.shard.holds(version, keys[places]))
-        return self._first_here(version, places, keys)
+    def addresses(
+        self, version: int, keys: NDArray[Any], *, scope: str | None = None, resolved: bool = False
+    ) -> NDArray[np.int64]:
+        """Places of the addresses that are to be traced, in order; `keys` are those of the addresses alone.
 
-    def addresses(self, version: int, addresses: Sequence[Address], *, resolved: bool = False) -> list[int]:
-        """Places of the addresses that are to be traced; those of names (`resolved`) have passed the shard by name."""
-        keys = address_keys(version, addresses)
-        places = self._outside(self.exclusions.holds(version, address_keys(version, addresses, scoped=False)))
+        `scope` is the interface of link-local ones. Those of names (`resolved`) have passed the shard by name.
+        """
+        places = self._outside(self.exclusions.holds(version, keys))
+        if scope is not None:
+            keys = scoped(keys, scope)
         if not resolved:
             places = self._of_our_shard(places, self.shard.holds(version, keys[places]))
-        chosen: list[int] = self._first_here(version, places, keys).tolist()
-        return chosen
+        places = self._unseen(places, self._seen.addresses[version], keys)
+        return self._unfinished(places, self.finished.addresses[version], keys)
 
     def names(self, names: Sequence[str]) -> list[int]:
         """Places of the names that are to be resolved."""
@@ -105,10 +103,6 @@ class Sieve:
         kept = places[ours]
         self.accounts.other_shards += len(places) - len(kept)
         return kept
-
-    def _first_here(self, version: int, places: NDArray[np.int64], keys: NDArray[Any]) -> NDArray[np.int64]:
-        places = self._unseen(places, self._seen.addresses[version], keys)
-        return self._unfinished(places, self.finished.addresses[version], keys)
 
     def _unseen(self, places: NDArray[np.int64], seen: KeySet, keys: NDArray[Any]) -> NDArray[np.int64]:
         kept = places[seen.admit(keys[places])]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 STANDARD_INPUT: Final = "-"
-PIECE_BYTES: Final = 4_096
-"""Read at once: some three hundred destinations, 2 ms of the loop's time."""
+PIECE_BYTES: Final = 32_768
+"""Read at once: some two thousand destinations, 2 ms of the loop's time."""
 _HASHED_BYTES: Final = 1 << 20
 _DESTINATION = re.compile(rb"^[ \t]*[^#\s]", re.MULTILINE)
 _PREFIX = re.compile(rb"^[ \t]*([0-9A-Fa-f.:]+)/([0-9]{1,3})(?=[\s#])", re.MULTILINE)

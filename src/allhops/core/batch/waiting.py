@@ -40,16 +40,21 @@ class Waiting:
 
     def add(self, slots: NDArray[np.int64], courses: NDArray[np.int64], now: float) -> None:
         """Deal out slots; `courses` says whose each is."""
+        if not len(slots):
+            return
         order = self._random.permutation(len(slots))
         slots, courses = slots[order], courses[order]
-        owners, owner = np.unique(courses, return_inverse=True)
-        place = self._random.permutation(len(owners))[owner]
-        by_place = np.argsort(place, kind="stable")
-        slots, place = slots[by_place], place[by_place]
+        counts = np.bincount(courses)
+        owners = np.flatnonzero(counts)
+        places = np.zeros(len(counts), np.uint16 if len(owners) <= np.iinfo(np.uint16).max else np.int64)
+        places[owners] = self._random.permutation(len(owners))
+        place = places[courses]
+        by_place = np.argsort(place, kind="stable")  # of 16-bit numbers in linear time
+        slots, place = slots[by_place], place[by_place].astype(np.int64)
         starts = np.flatnonzero(np.diff(place, prepend=-1))
         rounds = np.arange(len(place)) - np.repeat(starts, np.diff(starts, append=len(place)))
         deals = place // DEAL_COURSES
-        for deal in range(int(deals.max(initial=-1)) + 1):
+        for deal in range(int(deals.max()) + 1):
             own, of = slots[deals == deal], rounds[deals == deal]
             left = [own[of == number] for number in range(int(of.max()), -1, -1)]
             heapq.heappush(self._deals, (now, next(self._number), left))

@@ -86,7 +86,7 @@ class Window(Generic[Replies]):
         counters: Counters,
         tally: Tally,
         names: Sequence[str],
-        positions: Sequence[int],
+        positions: ArrayLike,
         now: float,
         random: np.random.Generator,
         backend: str,
@@ -109,7 +109,7 @@ class Window(Generic[Replies]):
         self._stopping = False
         self._is_open = np.ones(plan.courses, bool)
         self._outstanding = np.zeros(plan.courses, np.int32)
-        self._touched: list[NDArray[np.int64]] = []
+        self._is_touched = np.zeros(plan.courses, bool)
         self._arrival_ttl = np.full(plan.courses, _FAR, np.int16)
         self._sent = np.zeros(plan.courses, np.int32)
         self._failed = np.zeros(plan.courses, np.int32)
@@ -283,15 +283,12 @@ class Window(Generic[Replies]):
     def _settle(self, courses: NDArray[np.int64]) -> None:
         """One probe of each of these (a course may be there twice) is no longer waited for."""
         np.subtract.at(self._outstanding, courses, 1)
-        self._touched.append(courses)
+        self._is_touched[courses] = True
 
     def _settled(self) -> NDArray[np.int64]:
         """Open courses that have become free of outstanding probes since the last time."""
-        if not self._touched:
-            return np.empty(0, np.int64)
-        courses = np.unique(np.concatenate(self._touched))
-        self._touched.clear()
-        free: NDArray[np.int64] = courses[self._is_open[courses] & (self._outstanding[courses] == 0)]
+        free = np.flatnonzero(self._is_touched & self._is_open & (self._outstanding == 0))
+        self._is_touched[:] = False
         return free
 
     def _note_begun(self, courses: NDArray[np.int64], sent_ns: NDArray[np.int64], now: float) -> None:

@@ -1,6 +1,7 @@
 """What the caller listed to what a batch is fed: addresses as they are, names through the resolver, many at once.
 
-The list is read lazily and its order is not kept where names take their time: each destination carries its position.
+The list is read lazily and its order is not kept where names take their time: each destination carries its position,
+and comes as soon as it is known, in a group of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason
+from allhops.net.batch.group import Group
 from allhops.net.many import untraced
 from allhops.net.resolve import literal, resolve
 
@@ -25,20 +27,11 @@ LOOKUPS = 64
 """Names that are asked for at once."""
 
 
-class Destination(NamedTuple):
-    """One that can be traced."""
+class Refused(NamedTuple):
+    """One that cannot be traced, and what stands for its trace."""
 
     position: int
     """In the caller's list."""
-    name: str
-    """As the caller wrote it."""
-    address: Address
-
-
-class Refused(NamedTuple):
-    """One that cannot, and what stands for its trace."""
-
-    position: int
     trace: Trace
 
 
@@ -46,12 +39,12 @@ async def feed(
     source: AsyncIterator[tuple[int, str | Address]],
     options: TraceOptions,
     lookup: Lookup | None = None,
-) -> AsyncGenerator[Destination | Refused, None]:
+) -> AsyncGenerator[Group | Refused, None]:
     """Each destination once it is known where it is, or why it is nowhere.
 
     `source` has them with their positions in the caller's list; `lookup` replaces the system's resolver.
     """
-    asked: set[asyncio.Task[Destination | Refused]] = set()
+    asked: set[asyncio.Task[Group | Refused]] = set()
     following: asyncio.Task[tuple[int, str | Address] | None] | None = None
     try:
         while True:
@@ -91,17 +84,17 @@ async def _next(source: AsyncIterator[tuple[int, str | Address]]) -> tuple[int, 
     return await anext(source, None)
 
 
-def _at_once(position: int, destination: str | Address, options: TraceOptions) -> Destination | Refused | None:
+def _at_once(position: int, destination: str | Address, options: TraceOptions) -> Group | Refused | None:
     """What needs no resolver; None for a name."""
     try:
         address = literal(destination, options.ip_version)
     except (UsageError, ResolveError) as error:
         return Refused(position, untraced(destination, options, str(error), StopReason.BAD_DESTINATION))
-    return None if address is None else Destination(position, str(destination), address)
+    return None if address is None else Group.of([address], [str(destination)], [position])
 
 
-async def _ask(position: int, name: str, options: TraceOptions, lookup: Lookup | None) -> Destination | Refused:
+async def _ask(position: int, name: str, options: TraceOptions, lookup: Lookup | None) -> Group | Refused:
     try:
-        return Destination(position, name, await resolve(name, options.ip_version, lookup))
+        return Group.of([await resolve(name, options.ip_version, lookup)], [name], [position])
     except (UsageError, ResolveError) as error:
         return Refused(position, untraced(name, options, str(error)))

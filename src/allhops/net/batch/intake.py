@@ -5,17 +5,21 @@ This file opens nothing and reads no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from allhops.errors import AllhopsError
-from allhops.net.batch.feed import Destination, Refused
+from allhops.net.batch.feed import Refused
+from allhops.net.batch.group import Group
 from allhops.net.many import untraced
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from allhops.model import Address
+    from allhops.net.batch.group import Kind
     from allhops.net.batch.wire import Way, Wire
     from allhops.options import TraceOptions
 
@@ -29,25 +33,27 @@ class Gathering:
     """Destinations of one way; `since` is when the first of them came or others of them left."""
 
     way: Way
-    members: list[Destination] = field(default_factory=list)
-    since: float = 0.0
+    members: Group
+    since: float
 
-    def take(self, most: int) -> list[Destination]:
+    def take(self, most: int) -> Group:
         """The first so many, no address twice: a window tells replies apart by it."""
-        taken: dict[Address, Destination] = {}
-        left = []
-        for place, member in enumerate(self.members):
-            if len(taken) == most:
-                left += self.members[place:]
-                break
-            if taken.setdefault(member.address, member) is not member:
-                left.append(member)
-        self.members = left
-        return [*taken.values()]
+        _, firsts = np.unique(self.members.keys, return_index=True)
+        is_taken = np.zeros(len(self.members), np.bool_)
+        is_taken[np.sort(firsts)[:most]] = True
+        taken = self.members.select(np.flatnonzero(is_taken))
+        self.members = self.members.select(np.flatnonzero(~is_taken))
+        return taken
 
-    def give_back(self, members: Sequence[Destination]) -> None:
+    def give_back(self, members: Group) -> None:
         """These could not be served now."""
-        self.members[:0] = members
+        self.members = Group.joined([members, self.members])
+
+    def add(self, members: Group, now: float) -> None:
+        """More of them."""
+        if not self.members:
+            self.since = now
+        self.members = Group.joined([self.members, members])
 
 
 class Intake:
@@ -55,38 +61,58 @@ class Intake:
 
     def __init__(self, options: TraceOptions) -> None:
         self._options = options
-        self._unrouted: list[Destination] = []
+        self._unrouted: defaultdict[Kind, list[Group]] = defaultdict(list)
+        self._unrouted_count = 0
         self._gatherings: dict[Way, Gathering] = {}
 
     def __len__(self) -> int:
-        return len(self._unrouted) + sum(len(gathering.members) for gathering in self._gatherings.values())
+        return self._unrouted_count + sum(len(gathering.members) for gathering in self._gatherings.values())
 
     def __iter__(self) -> Iterator[Gathering]:
         """Those of which something waits."""
         return iter([gathering for gathering in self._gatherings.values() if gathering.members])
 
-    def add(self, member: Destination) -> None:
-        """One more."""
-        self._unrouted.append(member)
+    def add(self, members: Group) -> None:
+        """Some more."""
+        self._unrouted[members.kind].append(members)
+        self._unrouted_count += len(members)
 
     def clear(self) -> None:
         """Nobody will ask for them."""
         self._unrouted.clear()
+        self._unrouted_count = 0
         self._gatherings.clear()
 
     def route(self, wire: Wire, now: float) -> list[Refused]:
         """Sort some of what is new by the way it goes; those to which no way leads. Raises: UsageError."""
-        members, self._unrouted = self._unrouted[:ROUTED_AT_ONCE], self._unrouted[ROUTED_AT_ONCE:]
-        if not members:
-            return []
-        refused = []
-        ways = wire.ways([member.address for member in members], self._options)
-        for member, way in zip(members, ways, strict=True):
-            if isinstance(way, AllhopsError):
-                refused.append(Refused(member.position, untraced(member.name, self._options, str(way))))
-                continue
-            gathering = self._gatherings.setdefault(way, Gathering(way))
-            if not gathering.members:
-                gathering.since = now
-            gathering.members.append(member)
+        refused: list[Refused] = []
+        room = ROUTED_AT_ONCE
+        while self._unrouted and room:
+            members = self._next(room)
+            room -= len(members)
+            refused += self._sort(members, wire, now)
         return refused
+
+    def _next(self, most: int) -> Group:
+        """The first of what is new, at most so many, that are alike."""
+        kind = next(iter(self._unrouted))
+        waiting = Group.joined(self._unrouted.pop(kind))
+        members, later = waiting[:most], waiting[most:]
+        if later:
+            self._unrouted[kind] = [later]
+        self._unrouted_count -= len(members)
+        return members
+
+    def _sort(self, members: Group, wire: Wire, now: float) -> Iterator[Refused]:
+        """Add these to the gatherings of their ways; those to which no way leads."""
+        found = wire.ways(members, self._options)
+        for index, way in enumerate(found.kinds):
+            places = np.flatnonzero(found.of == index)
+            if isinstance(way, AllhopsError):
+                for place in places.tolist():
+                    trace = untraced(members.names[place], self._options, str(way))
+                    yield Refused(int(members.positions[place]), trace)
+            elif way in self._gatherings:
+                self._gatherings[way].add(members.select(places), now)
+            else:
+                self._gatherings[way] = Gathering(way, members.select(places), now)

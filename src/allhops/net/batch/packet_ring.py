@@ -60,7 +60,10 @@ _NOTHING = np.zeros(0, np.int64)
 
 
 class PacketRing:
-    """One family's packets from all interfaces. Nothing is let through until `admit`. Raises: OSError."""
+    """One family's packets from all interfaces. Nothing is let through, and no memory taken, until `admit`.
+
+    Raises: OSError.
+    """
 
     def __init__(self, family: Family, counters: Counters) -> None:
         self.family = family
@@ -68,29 +71,33 @@ class PacketRing:
         self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPES[family.version]))
         try:
             self.sock.setblocking(False)
-            self.admit((), (), ())
+            attach(self.sock, answers_arriving(family, (), (), ()))
             self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)  # stamps of arrival, not of being written here
             self.sock.setsockopt(_SOL_PACKET, _VERSION, _VERSION_3)
-            frames = BLOCK_SIZE * BLOCKS // _FRAME_SIZE
-            request = _REQUEST.pack(BLOCK_SIZE, BLOCKS, _FRAME_SIZE, frames, RETIRE_MS, 0, 0)
-            self.sock.setsockopt(_SOL_PACKET, _RX_RING, request)
-            self._map = mmap.mmap(self.sock.fileno(), BLOCK_SIZE * BLOCKS)
         except BaseException:
             self.sock.close()
             raise
-        self._halves: NDArray[np.uint16] = np.frombuffer(self._map, np.uint16)
-        self._words: NDArray[np.uint32] = np.frombuffer(self._map, np.uint32)
-        self._longs: NDArray[np.uint64] = np.frombuffer(self._map, np.uint64)
+        self._share(None)
         self._block = 0
         self._waiting = _NOTHING
         """Where the packets of the current block are that have not been read yet."""
 
     def admit(self, sources: Sequence[bytes], expected: Sequence[Expected], ports: Sequence[int]) -> None:
-        """Let through what comes to these addresses about these flows and cookies, or to these TCP ports."""
+        """Let through what comes to these addresses about these flows and cookies, or to these TCP ports.
+
+        Raises: OSError when there is no memory for the ring.
+        """
+        if self._map is None:
+            frames = BLOCK_SIZE * BLOCKS // _FRAME_SIZE
+            request = _REQUEST.pack(BLOCK_SIZE, BLOCKS, _FRAME_SIZE, frames, RETIRE_MS, 0, 0)
+            self.sock.setsockopt(_SOL_PACKET, _RX_RING, request)
+            self._share(mmap.mmap(self.sock.fileno(), BLOCK_SIZE * BLOCKS))
         attach(self.sock, answers_arriving(self.family, sources, expected, ports))
 
     def drain(self, ring: Ring) -> None:
         """Read until no block is ours or the ring is full."""
+        if not len(self._words):
+            return
         while ring.count < ring.capacity and (len(self._waiting) or self._open_block()):
             room = ring.capacity - ring.count
             self._copy(ring, self._waiting[:room])
@@ -108,9 +115,19 @@ class PacketRing:
 
     def close(self) -> None:
         """Close socket and memory."""
-        del self._halves, self._words, self._longs  # a map that is looked at cannot be closed
-        self._map.close()
+        memory = self._map
+        self._share(None)  # a map that is looked at cannot be closed
+        if memory is not None:
+            memory.close()
         self.sock.close()
+
+    def _share(self, memory: mmap.mmap | None) -> None:
+        """Look at this memory: in the three widths that its fields have."""
+        seen = memory or b""
+        self._map = memory
+        self._halves: NDArray[np.uint16] = np.frombuffer(seen, np.uint16)
+        self._words: NDArray[np.uint32] = np.frombuffer(seen, np.uint32)
+        self._longs: NDArray[np.uint64] = np.frombuffer(seen, np.uint64)
 
     def _open_block(self) -> bool:
         """Find the packets of the next block; whether it is ours."""

@@ -21,13 +21,10 @@ from allhops.options import TraceOptions
 from allhops.wire.family import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from allhops.core.lanes import Ring
     from allhops.core.ledger import Counters
-    from allhops.errors import AllhopsError
-    from allhops.model import Address
-    from allhops.net.batch.wire import Way
+    from allhops.net.batch.group import Group
+    from allhops.net.batch.wire import Way, Ways
 
 _DOMAINS = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -84,7 +81,7 @@ class RawWire:
             self.close()
             raise
 
-    def ways(self, destinations: Sequence[Address], options: TraceOptions) -> list[Way | AllhopsError]:
+    def ways(self, destinations: Group, options: TraceOptions) -> Ways:
         """As the kernel's tables have them now."""
         return ways(destinations, options)
 

@@ -19,25 +19,20 @@ import numpy as np
 from allhops.errors import NETWORK_IS_DOWN, AllhopsError, CapacityError, PrivilegeError
 from allhops.model import Protocol
 from allhops.net.batch.leases import HeldLease, Leases
-from allhops.net.batch.mmsg import MOST_MESSAGES, Messages
 from allhops.net.batch.neighbours import LINK_NAME_SIZE, Neighbours
 from allhops.net.batch.packet_ring import PacketRing
 from allhops.net.batch.raw import RawSenders, RawWire, has_family
 from allhops.net.batch.routes import ways
-from allhops.net.batch.sending import hand_over
+from allhops.net.batch.sending import Outgoing
 from allhops.options import TraceOptions
 from allhops.wire.family import FAMILIES, IPV6
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from allhops.core.lanes import Block, Ring
     from allhops.core.ledger import Counters
-    from allhops.model import Address
+    from allhops.net.batch.group import Group
     from allhops.net.batch.sending import RawSender
-    from allhops.net.batch.wire import Way
+    from allhops.net.batch.wire import Way, Ways
 
 SEND_BUFFER = 1 << 20
 """Bytes: some 1,300 probes that the device has not sent yet."""
@@ -82,7 +77,7 @@ class RingWire:
                 raise PrivilegeError("packet sockets are not allowed: that takes CAP_NET_RAW") from error
             raise CapacityError(f"no ring for packets: {error.strerror}") from error
 
-    def ways(self, destinations: Sequence[Address], options: TraceOptions) -> list[Way | AllhopsError]:
+    def ways(self, destinations: Group, options: TraceOptions) -> Ways:
         """As the kernel's tables have them now."""
         return ways(destinations, options)
 
@@ -132,9 +127,13 @@ class RingWire:
     def _admit(self, version: int) -> None:
         """Let through what the leases wait for."""
         ring = self._rings.get(version)
-        if ring is not None:
-            leases = self._leases
+        if ring is None:
+            return
+        leases = self._leases
+        try:
             ring.admit(leases.sources(version), leases.expected(version), leases.tcp_ports(version))
+        except OSError as error:
+            raise CapacityError(f"no ring for packets: {error.strerror}") from error
 
     def _open_raw(self) -> RawWire:
         """Raises: PrivilegeError, CapacityError, UsageError."""
@@ -152,23 +151,19 @@ class _PacketSender:
     def __init__(self) -> None:
         self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        self._messages = Messages(MOST_MESSAGES, name_size=LINK_NAME_SIZE)
+        self._outgoing = Outgoing(LINK_NAME_SIZE)
         self._name = b""
 
     def send(self, block: Block, most: int, name: bytes) -> None:
         """Send to one neighbour."""
         if name != self._name:
-            self._messages.names[:] = np.frombuffer(name, np.uint8)
+            self._outgoing.messages.names[:] = np.frombuffer(name, np.uint8)
             self._name = name
-        hand_over(self._sock.fileno(), self._messages, block, most, _all_to_one)
+        self._outgoing.send(self._sock.fileno(), block, most)
 
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
-
-
-def _all_to_one(packets: NDArray[np.uint8]) -> None:
-    """Nothing to write: one name stands in all rows."""
 
 
 def _may_be_fragmented(options: TraceOptions) -> bool:

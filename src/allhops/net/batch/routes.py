@@ -15,24 +15,23 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allhops.errors import AllhopsError, SendError, UsageError, explain_errno
 from allhops.net.batch.netlink import MESSAGE, MOST_QUESTIONS, Netlink, attribute, attributes
-from allhops.net.batch.wire import Way
+from allhops.net.batch.wire import Way, Ways
 from allhops.net.source import check_source, socket_address, source_towards
 from allhops.wire.family import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from numpy.typing import NDArray
 
     from allhops.model import Address
+    from allhops.net.batch.group import Group
     from allhops.net.batch.netlink import Answers
     from allhops.options import TraceOptions
 
@@ -52,83 +51,61 @@ _UNTOLD = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPERM, errno.EINTR, errno
 """Errors about the question and not about the destination: a socket is asked instead."""
 _IS_BROADCAST = -1
 """In the place of an errno."""
+_NONE = -1
+"""In the place of a way."""
 _DOMAINS = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LONGEST = 16
 """Bytes of the longest address."""
 
 
-def ways(destinations: Sequence[Address], options: TraceOptions) -> list[Way | AllhopsError]:
+def ways(destinations: Group, options: TraceOptions) -> Ways:
     """The way to each destination; in its place the error that forbids it.
 
     Raises: UsageError for an interface or source address that there is not; CapacityError.
     """
     source = check_source(options)
-    found: dict[int, Way | AllhopsError] = {}
-    try:
-        netlink = Netlink()
-    except OSError:
-        pass
-    else:
-        try:
-            _ask(netlink, destinations, options, source, found)
-        except OSError:
-            pass
-        finally:
-            netlink.close()
-    return [
-        found[index] if index in found else _connected(destination, options)
-        for index, destination in enumerate(destinations)
-    ]
+    kinds: dict[Way | AllhopsError, int] = {}
+    of, codes = np.full(len(destinations), _NONE), np.zeros(len(destinations), np.int64)
+    with suppress(OSError), closing(Netlink()) as netlink:
+        question = _question(destinations, options, source)
+        if question is not None:
+            of, codes = _ask(netlink, destinations.packed, question, kinds)
+    for place in np.flatnonzero(of == _NONE).tolist():
+        address, code = destinations.address(place), int(codes[place])
+        kind = _error(address, code) if code else _connected(address, options)
+        of[place] = kinds.setdefault(kind, len(kinds))
+    return Ways([*kinds], of)
 
 
-def _ask(
-    netlink: Netlink,
-    destinations: Sequence[Address],
-    options: TraceOptions,
-    source: Address | None,
-    found: dict[int, Way | AllhopsError],
-) -> None:
-    """Find what netlink knows. Raises: OSError."""
-    bound = socket.if_nametoindex(options.interface) if options.interface else 0
-    known: dict[bytes, Way] = {}
-    for (version, interface), indices in _alike(destinations, bound).items():
-        if source is not None and source.version != version:
-            continue  # connecting says so
-        question = _Question(version, interface, source.packed if source else b"")
-        for start in range(0, len(indices), MOST_QUESTIONS):
-            chunk = indices[start : start + MOST_QUESTIONS]
-            answers = netlink.ask(_GET_ROUTE, 0, question.bodies([destinations[index].packed for index in chunk]))
-            for index, way in zip(chunk, _read(answers, question, known), strict=True):
-                if isinstance(way, Way):
-                    found[index] = way
-                elif way:
-                    found[index] = _error(destinations[index], way)
+def _question(destinations: Group, options: TraceOptions, source: Address | None) -> _Question | None:
+    """What to ask of each; None where connecting says better what is wrong. Raises: OSError."""
+    interface = socket.if_nametoindex(options.interface) if options.interface else 0
+    if destinations.scope is not None and not interface:
+        interface = _scope(destinations.address(0))
+        if not interface:
+            return None
+    if source is not None and source.version != destinations.version:
+        return None
+    return _Question(destinations.version, interface, source.packed if source else b"")
 
 
-def _alike(destinations: Sequence[Address], bound: int) -> dict[tuple[int, int], list[int]]:
-    """Indices of destinations by (IP version, interface that they must leave by, 0 for any).
-
-    A link-local destination without an interface is left out: connecting says what is wrong with it.
-    """
-    groups: dict[tuple[int, int], list[int]] = {}
-    ipv4 = groups[4, bound] = []
-    ipv6 = groups[6, bound] = []
-    for index, destination in enumerate(destinations):
-        if isinstance(destination, IPv4Address):
-            ipv4.append(index)
-        elif (destination.scope_id is None and not destination.is_link_local) or bound:
-            ipv6.append(index)
-        elif scope := _scope(destination):
-            groups.setdefault((6, scope), []).append(index)
-    return {key: indices for key, indices in groups.items() if indices}
-
-
-def _scope(destination: IPv6Address) -> int:
+def _scope(destination: Address) -> int:
     """Index of the interface that an address names; 0 for none."""
     try:
         return int(socket_address(destination)[-1])
     except UsageError:
         return 0
+
+
+def _ask(
+    netlink: Netlink, packed: NDArray[np.uint8], question: _Question, kinds: dict[Way | AllhopsError, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As `_read`, of all destinations. Raises: OSError."""
+    parts = [
+        _read(netlink.ask(_GET_ROUTE, 0, question.bodies(packed[start : start + MOST_QUESTIONS])), question, kinds)
+        for start in range(0, len(packed), MOST_QUESTIONS)
+    ]
+    return np.concatenate([of for of, _ in parts]), np.concatenate([codes for _, codes in parts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +117,8 @@ class _Question:
     source: bytes
     """Packed address that must be used, empty for any."""
 
-    def bodies(self, packed: Sequence[bytes]) -> NDArray[np.uint8]:
-        """(n, bytes): the bodies of n questions."""
+    def bodies(self, packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(n, bytes): the bodies of n questions about these addresses."""
         size = FAMILIES[self.version].address_size
         bits = 8 * size
         head = _ROUTE.pack(_DOMAINS[self.version], bits, bits if self.source else 0, 0, 0, 0, 0, 0, 0)
@@ -151,12 +128,17 @@ class _Question:
         template = head + attribute(_DST, bytes(size)) + rest
         bodies = np.tile(np.frombuffer(template, np.uint8), (len(packed), 1))
         at = len(template) - len(rest) - size
-        bodies[:, at : at + size] = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, size)
+        bodies[:, at : at + size] = packed
         return bodies
 
 
-def _read(answers: Answers, question: _Question, known: dict[bytes, Way]) -> list[Way | int]:
-    """Ways, errnos where there is none (or `_IS_BROADCAST`), and 0 for what netlink did not say."""
+def _read(
+    answers: Answers, question: _Question, kinds: dict[Way | AllhopsError, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n,), (n,): place of each one's way in `kinds`, which new ones are added to, or `_NONE`; and why there is none.
+
+    That is an errno or `_IS_BROADCAST`, and 0 for what netlink did not say.
+    """
     count = len(answers.rows)
     size = FAMILIES[question.version].address_size
     interface = np.zeros(count, np.int32)
@@ -188,10 +170,12 @@ def _read(answers: Answers, question: _Question, known: dict[bytes, Way]) -> lis
         errors[answered & (kind == forbidden)] = code
     errors[answered & (kind == _BROADCAST)] = _IS_BROADCAST
     keys = np.hstack([interface.view(np.uint8).reshape(count, 4), gateway_size[:, None], source, gateway])
-    return [
-        _way(key, question.version, known) if good else code
-        for key, good, code in zip(_rows(keys), usable.tolist(), errors.tolist(), strict=True)
-    ]
+    different, each = np.unique(keys[usable].view(f"V{keys.shape[1]}").ravel(), return_inverse=True)
+    ways = [_way(key, question.version) for key in different.tolist()]
+    places = np.array([kinds.setdefault(way, len(kinds)) for way in ways], np.int64)
+    of = np.full(count, _NONE)
+    of[usable] = places[each]
+    return of, errors
 
 
 def _bytes(answers: Answers, which: NDArray[np.int64], at: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
@@ -200,26 +184,15 @@ def _bytes(answers: Answers, which: NDArray[np.int64], at: NDArray[np.int64], si
     return found
 
 
-def _rows(matrix: NDArray[np.uint8]) -> Iterable[bytes]:
-    """Each row of a matrix as bytes."""
-    width = matrix.shape[1]
-    flat = matrix.tobytes()
-    return (flat[start : start + width] for start in range(0, len(flat), width))
-
-
-def _way(key: bytes, version: int, known: dict[bytes, Way]) -> Way:
-    """The same object for every destination that goes the same way."""
-    way = known.get(key)
-    if way is None:
-        (interface,) = struct.unpack_from("=i", key)
-        source, gateway = key[5 : 5 + _LONGEST], key[5 + _LONGEST :]
-        way = known[key] = Way(
-            version=version,
-            source=source[: FAMILIES[version].address_size],
-            interface=interface,
-            next_hop=gateway[: key[4]] or None,
-        )
-    return way
+def _way(key: bytes, version: int) -> Way:
+    (interface,) = struct.unpack_from("=i", key)
+    source, gateway = key[5 : 5 + _LONGEST], key[5 + _LONGEST :]
+    return Way(
+        version=version,
+        source=source[: FAMILIES[version].address_size],
+        interface=interface,
+        next_hop=gateway[: key[4]] or None,
+    )
 
 
 def _error(destination: Address, code: int) -> AllhopsError:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from allhops.core.lanes import Block, Ring
     from allhops.core.ledger import Counters
     from allhops.errors import AllhopsError
-    from allhops.model import Address
+    from allhops.net.batch.group import Group
     from allhops.options import TraceOptions
 
 
@@ -28,6 +31,15 @@ class Way(NamedTuple):
     """Its index; 0 where nobody needs it."""
     next_hop: bytes | None
     """Packed address of the gateway; None when the destination is on the link, or where nobody needs it."""
+
+
+class Ways(NamedTuple):
+    """Which way each of n destinations lies."""
+
+    kinds: Sequence[Way | AllhopsError]
+    """Ways, each of them once, and the errors (no route, say) that forbid a destination."""
+    of: NDArray[np.int64]
+    """(n,): index of each destination's in `kinds`."""
 
 
 class BatchLease(Protocol):
@@ -76,8 +88,8 @@ class Wire(Protocol):
         """
         ...
 
-    def ways(self, destinations: Sequence[Address], options: TraceOptions) -> list[Way | AllhopsError]:
-        """The way to each destination as the kernel has it now; in its place the error (no route, say) that forbids it.
+    def ways(self, destinations: Group, options: TraceOptions) -> Ways:
+        """The way to each destination as the kernel has it now.
 
         Raises: UsageError for an interface or source address that there is not.
         """

@@ -19,12 +19,12 @@ from allhops.net.errqueue.window import WindowLease
 from allhops.net.source import bind_to_interface, hold_source_flow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from allhops.core.lanes import Ring
     from allhops.core.ledger import Counters
-    from allhops.model import Address
-    from allhops.net.batch.wire import Way
+    from allhops.net.batch.group import Group
+    from allhops.net.batch.wire import Way, Ways
     from allhops.options import TraceOptions
 
 PING6_TTL = (5, 18)
@@ -43,7 +43,7 @@ class ErrorQueueWire:
         """Raises: PrivilegeError where the kernel has no error queues."""
         self._transport.open(None, counters)
 
-    def ways(self, destinations: Sequence[Address], options: TraceOptions) -> list[Way | AllhopsError]:
+    def ways(self, destinations: Group, options: TraceOptions) -> Ways:
         """As the routing tables have them. Raises: UsageError for TCP, or an unusable interface or source."""
         refuse_tcp(options)
         return ways(destinations, options)

@@ -1,0 +1,223 @@
+"""The windows under way: what they send goes out by one wire, what comes in by it is shared out among them.
+
+Each window has a flow of its own, so a late reply can never be taken for an answer to somebody else. This file keeps
+no pace and decides nothing about paths.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allhops.core.batch.window import Window
+from allhops.core.lanes import Ring
+from allhops.core.lanes.vector import VectorLane, VectorReplies
+from allhops.core.plan import Plan
+from allhops.errors import NETWORK_IS_DOWN, CapacityError
+from allhops.net.clock import WallScale
+from allhops.net.tracing import size_of_probe
+from allhops.wire.probes import COOKIE_SIZE, LAYOUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from allhops.core.batch.strategies import Strategy
+    from allhops.core.batch.window import Tally
+    from allhops.core.harvest import Harvest
+    from allhops.core.ledger import Counters
+    from allhops.core.pacer import Pacer
+    from allhops.net.batch.group import Group
+    from allhops.net.batch.wire import BatchLease, Way, Wire
+    from allhops.options import TraceOptions
+
+MOST_COURSES = 8_192
+"""Destinations of one window at most."""
+LIVE_SLOTS = 1_200_000
+"""Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
+MOST_WINDOWS = 16
+"""Under way at once: each holds a source port and a place in the kernel's filter."""
+RING_PACKETS = 4_096
+"""The more are read at once, the less each costs (`python -m benchmarks lanes`)."""
+MOST_RINGS = 16
+"""Read in one go, so that a flood does not hold the loop up."""
+NOBODY = -1
+
+
+@dataclass(slots=True)
+class _Live:
+    """A window under way, and the flow that it holds."""
+
+    window: Window[VectorReplies]
+    lease: BatchLease
+
+
+class Windows:
+    """See the module. `wire` is open; `counters` and `tally` are shared with whoever else counts."""
+
+    def __init__(
+        self, wire: Wire, options: TraceOptions, *, counters: Counters, tally: Tally, random: np.random.Generator
+    ) -> None:
+        self._wire = wire
+        self._options = options
+        self._counters = counters
+        self._tally = tally
+        self._random = random
+        self._lane = VectorLane(counters)
+        self._ring = Ring(RING_PACKETS)
+        self._wall = WallScale()
+        self._live: list[_Live] = []
+        self.full_queues = 0
+        """How often the kernel's send queue had no room."""
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    @property
+    def waiting(self) -> int:
+        """Probes that wait to be sent."""
+        return sum(live.window.waiting for live in self._live)
+
+    @property
+    def in_flight(self) -> int:
+        """Probes that are out."""
+        return sum(live.window.in_flight for live in self._live)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be opened."""
+        return len(self._live) < MOST_WINDOWS and sum(live.window.plan.slots for live in self._live) < LIVE_SLOTS
+
+    def most_courses(self, strategy: Strategy) -> int:
+        """Destinations of one window."""
+        rows = self._options.max_ttl - self._options.first_ttl + 1
+        slots = rows * (self._options.attempts + strategy.spare_attempts)
+        return max(1, min(MOST_COURSES, LIVE_SLOTS // 4 // slots))
+
+    def open(self, way: Way, members: Group, strategy: Strategy, now: float) -> bool:
+        """One more, for these; False when there is no port for it before another one ends.
+
+        Raises: CapacityError when there is no other one.
+        """
+        layout = LAYOUTS[self._options.protocol, way.version]
+        try:
+            lease = self._wire.lease(way, self._options)
+        except CapacityError:
+            if not self._live:
+                raise
+            return False
+        plan = Plan(
+            layout=layout,
+            options=self._options,
+            destinations=tuple(members.octets()),
+            source=lease.source,
+            source_ports=(lease.source_port,),
+            key=int.from_bytes(os.urandom(2)),
+            cookie=os.urandom(COOKIE_SIZE),
+            size=size_of_probe(layout, self._options),
+            spare_attempts=strategy.spare_attempts,
+        )
+        lease.expect(plan.cookie)
+        window = Window(
+            plan,
+            self._lane,
+            strategy,
+            counters=self._counters,
+            tally=self._tally,
+            names=members.names,
+            positions=members.positions,
+            now=now,
+            random=self._random,
+            backend=self._wire.backend,
+        )
+        self._live.append(_Live(window, lease))
+        return True
+
+    def send(self, now: float, pacer: Pacer, most: int) -> int:
+        """Hand probes to the wire, oldest window first, as many as the pacer grants; how many."""
+        sent = 0
+        for live in self._live:
+            while (block := live.window.probes_to_send(now)) is not None:
+                granted = pacer.grant(now, len(block) - block.handed, most - sent)
+                if not granted:
+                    return sent
+                before = block.handed
+                live.lease.send(block, granted)
+                handed = block.handed - before
+                sent += handed
+                through = block.handed == len(block)
+                if handed < granted:
+                    pacer.give_back(granted - handed)
+                    if not handed or block.errors[block.handed - 1] not in NETWORK_IS_DOWN:
+                        self.full_queues += 1
+                        live.window.queue_was_full(now)
+                if handed < granted or through:
+                    self._note_sent(live, now)
+                if handed < granted:
+                    break
+        return sent
+
+    def receive(self, now: float) -> None:
+        """Enter what was sent, then what came."""
+        self._wall.look()
+        for live in self._live:
+            self._note_sent(live, now)
+        for _ in range(MOST_RINGS):
+            self._wire.receive(self._ring)
+            if not self._ring.count:
+                return
+            if self._wall.steps:
+                for index in range(self._ring.count):
+                    self._ring.stamps_ns[index] = self._wall.place(self._ring.stamps_ns[index])
+            self._dispatch(self._lane.unpack(self._ring))
+            if self._ring.count < self._ring.capacity:  # what has come since can wait for company
+                return
+
+    def advance(self, now: float) -> Iterator[Harvest]:
+        """Move them on: what has ended. A window of which nothing is left gives its flow back."""
+        for live in tuple(self._live):
+            live.window.advance(now)
+            harvest = live.window.harvest()
+            if live.window.ended:
+                live.lease.close()
+                self._live.remove(live)
+            if harvest is not None:
+                yield harvest
+
+    def stop_sending(self, now: float) -> None:
+        """Nothing leaves any more; what is out is waited for."""
+        for live in self._live:
+            live.window.stop_sending(now)
+
+    def interrupt(self, now: float) -> None:
+        """Nobody waits for what is out, nor wants what has ended."""
+        for live in self._live:
+            live.window.interrupt(now)
+            live.lease.close()
+        self._live.clear()
+
+    def _note_sent(self, live: _Live, now: float) -> None:
+        live.window.probes_sent(now, self._wall.place if self._wall.steps else None)
+
+    def _dispatch(self, replies: VectorReplies) -> None:
+        """Give each reply to the window whose cookie or flow it shows; by cookie first: a NAT may change the port."""
+        if not len(replies):
+            return
+        version, protocol = replies.version, replies.protocol
+        owner = np.full(len(replies), NOBODY)
+        for place, live in enumerate(self._live):
+            layout = live.window.plan.layout
+            own = (version == layout.family.version) & (protocol == layout.protocol)
+            owner[own & (replies.flow == live.lease.source_port)] = place
+        for place, live in enumerate(self._live):
+            cookie = int.from_bytes(live.window.plan.cookie, "big")
+            owner[replies.has_cookie & (replies.cookie == cookie)] = place
+        for place, live in enumerate(self._live):
+            own = owner == place
+            if own.any():
+                live.window.replies_received(replies if own.all() else replies.select(own))
+        strange = owner == NOBODY
+        if strange.any():
+            self._lane.disown(replies.select(strange))
