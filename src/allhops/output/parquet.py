@@ -19,10 +19,10 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from allhops.errors import UsageError
-from allhops.output.columns import COLUMNS, SCHEMA, UNKNOWN, Sheet, stack
+from allhops.output.columns import COLUMNS, SCHEMA, UNKNOWN, stack
 from allhops.output.groups import Group, GroupsFile, groups_of
 from allhops.output.parts import Parts
-from allhops.output.sheets import rows_of, sheet_of_trace, sheets_of
+from allhops.output.sheets import Told, rows_of, sheets_of
 from allhops.output.tables import Tables, integers
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ class ParquetWriter:
         self._parts = Parts(self._path)
         self._fingerprint = {"schema": SCHEMA, **fingerprint}
         self._schema = self._tables.schema.with_metadata({_METADATA: json.dumps(self._fingerprint)})
-        self._gathered: list[Harvest | Sheet] = []
+        self._gathered: list[Harvest | Told] = []
         self._rows = 0
         self._clock = clock
         self._gathered_since = clock()
         self._writing: Future[None] | None = None
-        self._being_written: list[Harvest | Sheet] = []
+        self._being_written: list[Harvest | Told] = []
         self._thread = ThreadPoolExecutor(1, "allhops-parquet")
         if not force:
             self._check(resume)
@@ -101,7 +101,7 @@ class ParquetWriter:
 
     def trace(self, trace: Trace, *, position: int | None = None) -> None:
         """The rows of one trace; `position` is that of its destination in the caller's list. Raises: OSError."""
-        self._gather(sheet_of_trace(trace, position))
+        self._gather(Told(trace, position))
 
     def flush(self) -> None:
         """Make a part of what has been gathered, and wait until it is durable. Raises: OSError; it stays gathered."""
@@ -165,7 +165,7 @@ class ParquetWriter:
         begun: dict[str, str] = json.loads(metadata[_METADATA])
         return begun
 
-    def _gather(self, told: Harvest | Sheet) -> None:
+    def _gather(self, told: Harvest | Told) -> None:
         if not self._gathered:
             self._gathered_since = self._clock()
         self._gathered.append(told)
@@ -194,7 +194,7 @@ class ParquetWriter:
             raise error
         self._being_written = []
 
-    def _add_part(self, gathered: list[Harvest | Sheet]) -> None:
+    def _add_part(self, gathered: list[Harvest | Told]) -> None:
         """In the thread: most of it is numpy's and pyarrow's, which let the event loop run meanwhile."""
         table = self._tables.table(stack([*sheets_of(gathered)]))
         self._parts.add(lambda file: self._write(file, table))

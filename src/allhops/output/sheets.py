@@ -5,7 +5,7 @@ This file knows no Parquet and no clock.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,14 @@ if TYPE_CHECKING:
     from allhops.core.harvest import Harvest
     from allhops.model import Address, Extension, Hop, Probe, Trace
 
+
+class Told(NamedTuple):
+    """One trace by itself, and the place of its destination in the caller's list."""
+
+    trace: Trace
+    position: int | None
+
+
 Rows = dict[str, NDArray[Any]]
 """Columns of `ROW`."""
 
@@ -50,23 +58,26 @@ _TTL_BITS = 8
 _LOCAL_ERROR = STOP_REASONS.index(StopReason.LOCAL_ERROR)
 
 
-def rows_of(told: Harvest | Sheet) -> int:
+def rows_of(told: Harvest | Told) -> int:
     """How many, or a few less: probes that no hop shows are not counted."""
-    if isinstance(told, Sheet):
-        return len(told)
+    if isinstance(told, Told):
+        return sum(len(hop.probes) for hop in told.trace.hops) or 1
     return len(told.shown().slot) + (0 if told.inherited is None else len(told.inherited.course))
 
 
-def sheets_of(gathered: Iterable[Harvest | Sheet]) -> Iterator[Sheet]:
-    """Harvests of one window as one sheet: a harvest of a busy batch is too small for arrays to pay."""
+def sheets_of(gathered: Iterable[Harvest | Told]) -> Iterator[Sheet]:
+    """Harvests of one window as one sheet: a harvest of a busy batch is too small for arrays to pay. Traces as well."""
     windows: dict[int, list[Harvest]] = {}
+    traces: list[Told] = []
     for told in gathered:
-        if isinstance(told, Sheet):
-            yield told
+        if isinstance(told, Told):
+            traces.append(told)
         else:
             windows.setdefault(id(told.ledger), []).append(told)
     for harvests in windows.values():
         yield sheet_of_harvest(joined(harvests))
+    if traces:
+        yield sheet_of_traces(traces)
 
 
 def sheet_of_harvest(harvest: Harvest) -> Sheet:
@@ -96,10 +107,32 @@ def sheet_of_harvest(harvest: Harvest) -> Sheet:
     )
 
 
-def sheet_of_trace(trace: Trace, position: int | None = None) -> Sheet:
-    """One trace from its value of the model."""
-    traces = np.zeros(1, TRACE)
-    told = traces[0]
+def sheet_of_traces(gathered: Sequence[Told]) -> Sheet:
+    """Traces from their values of the model."""
+    traces = np.zeros(len(gathered), TRACE)
+    extensions: list[str] = []
+    rows: list[NDArray[Any]] = []
+    counts = np.zeros(len(gathered), np.int64)
+    for at, (trace, position) in enumerate(gathered):
+        _tell(traces[at], trace, position)
+        own = [row for hop in trace.hops for row in _hop_rows(hop, extensions)] or [_blank_row()]
+        rows += own
+        counts[at] = len(own)
+    told = np.concatenate(rows)
+    return Sheet(
+        traces=traces,
+        destinations=[_storable(trace.destination) for trace, _ in gathered],
+        protocols=[trace.protocol for trace, _ in gathered],
+        backends=[trace.backend for trace, _ in gathered],
+        errors=[trace.error and clean_text(trace.error) for trace, _ in gathered],
+        rows={name: told[name] for name in COLUMNS_OF_ROW},
+        counts=counts,
+        extensions=extensions,
+    )
+
+
+def _tell(told: Any, trace: Trace, position: int | None) -> None:
+    """Fill one of `TRACE`."""
     told["position"] = UNKNOWN if position is None else position
     told["address"], told["source"] = _sized(trace.address), _sized(trace.source)
     told["source_port"] = told["destination_port"] = UNKNOWN
@@ -108,26 +141,13 @@ def sheet_of_trace(trace: Trace, position: int | None = None) -> Sheet:
         told["destination_port"] = _or_unknown(trace.flow.destination_port)
     told["started_ns"], told["duration_ns"] = trace.started_at_ns, trace.duration_ns
     told["stop"] = STOP_REASONS.index(trace.stop_reason)
-    extensions: list[str] = []
-    rows = [row for hop in trace.hops for row in _hop_rows(hop, extensions)] or [_blank_row()]
-    told = np.concatenate(rows)
-    return Sheet(
-        traces=traces,
-        destinations=[_storable(trace.destination)],
-        protocols=[trace.protocol],
-        backends=[trace.backend],
-        errors=[trace.error and clean_text(trace.error)],
-        rows={name: told[name] for name in COLUMNS_OF_ROW},
-        counts=np.array([len(rows)]),
-        extensions=extensions,
-    )
 
 
 def _traces(harvest: Harvest) -> NDArray[Any]:
     plan, courses = harvest.plan, harvest.courses
     traces = np.zeros(len(harvest), TRACE)
     size = plan.layout.family.address_size
-    packed = b"".join(plan.destination_of(course) for course in courses.tolist())
+    packed = b"".join(map(plan.destinations.__getitem__, (courses // len(plan.source_ports)).tolist()))
     traces["position"] = harvest.positions[courses]
     traces["address"] = _all_sized(np.frombuffer(packed, np.uint8).reshape(-1, size))
     traces["source"] = _all_sized(np.frombuffer(plan.source, np.uint8)[None])
