@@ -400,7 +400,7 @@ if moment == "half":
     unlink = Path.unlink
     Path.unlink = lambda self, **how: kill() if "part-000002" in self.name else unlink(self, **how)
 output.close()
-print(*(sorted(name for name in sys.modules if name == "pandas")))
+print(*sorted({"pandas", "pyarrow.compute"} & {*sys.modules}))
 """
 
 
@@ -416,7 +416,7 @@ def run(path: Path, moment: str) -> subprocess.CompletedProcess[str]:
 def test_a_process_that_is_killed_loses_and_doubles_nothing(path: Path, moment: str) -> None:
     assert run(path, moment).returncode == -signal.SIGKILL
     finished = run(path, "never")
-    assert (finished.returncode, finished.stdout.strip()) == (0, ""), finished.stderr  # and pandas was not imported
+    assert (finished.returncode, finished.stdout.strip()) == (0, ""), finished.stderr  # and nothing dear was imported
     assert destinations(path) == dict.fromkeys(likely_harvest(1, 20).names, 10)
     assert [entry.name for entry in path.parent.iterdir()] == ["run.parquet"]
 

@@ -282,8 +282,8 @@ def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """The package and its parquet module, 45 ms. Raises: UsageError."""
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps 30 MB for the next part
+    """The package and its parquet module, 30 ms. Raises: UsageError."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the other keeps 30 MB for the next part
     try:
         import pyarrow  # an optional dependency
         import pyarrow.parquet
