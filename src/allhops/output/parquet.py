@@ -1,9 +1,9 @@
 """Parquet of a batch: one row for each probe, in parts that survive whatever ends the process.
 
-Harvests are gathered, and become a part when they have rows enough or some seconds have gone by; a thread does the
-work, on those of one window together. `close` joins the parts (parts.py), large ones as they are (groups.py), small
-ones several to a group. All rows of a destination are in one part, so what is there is finished. What the columns hold:
-columns.py, docs/formats.md.
+Harvests are held for a moment, so that those of one window become rows together; rows are gathered, and become a part
+when there are enough of them or some seconds have gone by. A thread does both. `close` joins the parts (parts.py):
+large ones as they are (groups.py), small ones several to a group. All rows of a destination are in one part; what is
+there is finished. What the columns hold: columns.py, docs/formats.md.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from allhops.errors import UsageError
-from allhops.output.columns import COLUMNS, SCHEMA, UNKNOWN, stack
+from allhops.output.columns import COLUMNS, SCHEMA, stack
 from allhops.output.groups import Group, GroupsFile, groups_of
 from allhops.output.parts import Parts
-from allhops.output.sheets import Told, rows_of, sheets_of
-from allhops.output.tables import Tables, integers
+from allhops.output.sheets import Told, rows_of, sheet_of
+from allhops.output.tables import StoredWords, Tables, integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from allhops.core.harvest import Harvest
     from allhops.model import Trace
+    from allhops.output.columns import Sheet
 
 ROWS_PER_PART = 1 << 16
 """Written in 60 ms; what this takes of memory grows with it, and so does what is gathered meanwhile."""
@@ -39,6 +40,10 @@ ROWS_PER_GROUP = 1 << 16
 """To which small parts are joined: what a reader takes at once."""
 COPIED_ROWS = 1 << 15
 """A group of so many is large enough for readers, and is copied."""
+HELD_ROWS = 1 << 15
+HELD_S = 0.5
+"""Harvests are held until they have rows or are old enough: the more come together the less each costs, but a ledger of
+which one course is held takes 66 bytes a slot."""
 SECONDS_PER_PART = 5.0
 """What a process that is killed may lose, as long as something comes."""
 _METADATA = b"allhops"
@@ -83,12 +88,14 @@ class ParquetWriter:
         self._parts = Parts(self._path)
         self._fingerprint = {"schema": SCHEMA, **fingerprint}
         self._schema = self._tables.schema.with_metadata({_METADATA: json.dumps(self._fingerprint)})
-        self._gathered: list[Harvest | Told] = []
+        self._held: list[Harvest | Told] = []
+        self._held_rows = 0
+        self._gathered: list[Future[Sheet]] = []
         self._rows = 0
         self._clock = clock
-        self._gathered_since = clock()
+        self._held_since = self._gathered_since = clock()
         self._writing: Future[None] | None = None
-        self._being_written: list[Harvest | Told] = []
+        self._being_written: list[Future[Sheet]] = []
         self._thread = ThreadPoolExecutor(1, "allhops-parquet")
         if not force:
             self._check(resume)
@@ -106,6 +113,7 @@ class ParquetWriter:
     def flush(self) -> None:
         """Make a part of what has been gathered, and wait until it is durable. Raises: OSError; it stays gathered."""
         self._settle()
+        self._let_go()
         if self._gathered:
             self._start_part()
             self._settle()
@@ -129,7 +137,7 @@ class ParquetWriter:
         last: tuple[Any, ...] | None = None
         for table in self._stored(["destination", "position", "address", "stop_reason", "error"]):
             positions = integers(table["position"].combine_chunks())
-            destination, *words = (_Words(table[name].combine_chunks()) for name in Finished._fields)
+            destination, *words = (StoredWords(table[name].combine_chunks()) for name in Finished._fields)
             changes = np.flatnonzero((np.diff(destination.codes) != 0) | (np.diff(positions) != 0)) + 1
             for at in (0, *changes.tolist()):
                 trace = Finished(destination.at(at) or "", *(word.at(at) for word in words))
@@ -166,18 +174,31 @@ class ParquetWriter:
         return begun
 
     def _gather(self, told: Harvest | Told) -> None:
-        if not self._gathered:
-            self._gathered_since = self._clock()
-        self._gathered.append(told)
-        self._rows += rows_of(told)
+        now, rows = self._clock(), rows_of(told)
+        if not self._held:
+            self._held_since = now
+            if not self._gathered:
+                self._gathered_since = now
+        self._held.append(told)
+        self._held_rows += rows
+        self._rows += rows
+        if self._held_rows >= HELD_ROWS or now - self._held_since >= HELD_S:
+            self._let_go()
         if self._writing is not None and self._writing.done():
             self._settle()
-        if self._rows >= ROWS_PER_PART or self._clock() - self._gathered_since >= SECONDS_PER_PART:
+        if self._rows >= ROWS_PER_PART or now - self._gathered_since >= SECONDS_PER_PART:
             self._settle()
             self._start_part()
 
+    def _let_go(self) -> None:
+        """Let the thread make rows of what is held."""
+        if self._held:
+            self._gathered.append(self._thread.submit(sheet_of, self._held))
+            self._held, self._held_rows = [], 0
+
     def _start_part(self) -> None:
         """Let the thread make a part of what has been gathered; nothing is under way there."""
+        self._let_go()
         self._being_written, self._gathered, self._rows = self._gathered, [], 0
         self._writing = self._thread.submit(self._add_part, self._being_written)
 
@@ -190,13 +211,13 @@ class ParquetWriter:
         self._writing = None
         if error is not None:
             self._gathered = self._being_written + self._gathered
-            self._rows = sum(map(rows_of, self._gathered))
+            self._rows = self._held_rows + sum(len(sheet.result()) for sheet in self._gathered)
             raise error
         self._being_written = []
 
-    def _add_part(self, gathered: list[Harvest | Told]) -> None:
+    def _add_part(self, sheets: list[Future[Sheet]]) -> None:
         """In the thread: most of it is numpy's and pyarrow's, which let the event loop run meanwhile."""
-        table = self._tables.table(stack([*sheets_of(gathered)]))
+        table = self._tables.table(stack([sheet.result() for sheet in sheets]))
         self._parts.add(lambda file: self._write(file, table))
 
     def _stored(self, columns: list[str] | None = None) -> Iterator[Any]:
@@ -257,19 +278,6 @@ class ParquetWriter:
         ) as writer:
             for table in tables:
                 writer.write_table(table)
-
-
-class _Words:
-    """One column of text: a code a row, and what the codes mean."""
-
-    def __init__(self, column: Any) -> None:
-        self.codes = integers(column.indices)
-        self._texts: list[str] = column.dictionary.to_pylist()
-
-    def at(self, row: int) -> str | None:
-        """The text of a row; None for null."""
-        code = self.codes[row]
-        return None if code == UNKNOWN else self._texts[code]
 
 
 def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:

@@ -29,13 +29,14 @@ from allhops.output.columns import (
     TRACE,
     UNKNOWN,
     Sheet,
+    stack,
 )
 from allhops.output.extensions import write_extension
 from allhops.output.json import compact
 from allhops.wire.classify import KINDS, NO_PORT, PORT_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from allhops.core.harvest import Harvest
     from allhops.model import Address, Extension, Hop, Probe, Trace
@@ -65,19 +66,17 @@ def rows_of(told: Harvest | Told) -> int:
     return len(told.shown().slot) + (0 if told.inherited is None else len(told.inherited.course))
 
 
-def sheets_of(gathered: Iterable[Harvest | Told]) -> Iterator[Sheet]:
-    """Harvests of one window as one sheet: a harvest of a busy batch is too small for arrays to pay. Traces as well."""
+def sheet_of(told: Iterable[Harvest | Told]) -> Sheet:
+    """All of it, harvests of one window together: one of a busy batch is too small for arrays to pay."""
     windows: dict[int, list[Harvest]] = {}
     traces: list[Told] = []
-    for told in gathered:
-        if isinstance(told, Told):
-            traces.append(told)
+    for one in told:
+        if isinstance(one, Told):
+            traces.append(one)
         else:
-            windows.setdefault(id(told.ledger), []).append(told)
-    for harvests in windows.values():
-        yield sheet_of_harvest(joined(harvests))
-    if traces:
-        yield sheet_of_traces(traces)
+            windows.setdefault(id(one.ledger), []).append(one)
+    sheets = [sheet_of_harvest(joined(harvests)) for harvests in windows.values()]
+    return stack([*sheets, sheet_of_traces(traces)] if traces else sheets)
 
 
 def sheet_of_harvest(harvest: Harvest) -> Sheet:

@@ -88,3 +88,16 @@ def integers(array: Any) -> NDArray[Any]:
         return values
     known = np.unpackbits(np.frombuffer(is_valid, np.uint8), bitorder="little")[array.offset :][: len(array)]
     return np.where(known, values, UNKNOWN)
+
+
+class StoredWords:
+    """One column of text: a code a row, and what the codes mean."""
+
+    def __init__(self, column: Any) -> None:
+        self.codes = integers(column.indices)
+        self._texts: list[str] = column.dictionary.to_pylist()
+
+    def at(self, row: int) -> str | None:
+        """The text of a row; None for null."""
+        code = self.codes[row]
+        return None if code == UNKNOWN else self._texts[code]
