@@ -23,7 +23,7 @@ from allhops.core.ledger import Counters
 from allhops.errors import PrivilegeError, UsageError
 from allhops.model import Evidence, PortState, ProbeState, Protocol, StopReason
 from allhops.net import raw
-from allhops.net.errqueue import ErrorQueueTransport, flow, queue, setup
+from allhops.net.errqueue import ErrorQueueTransport, queue, queues, setup
 from allhops.net.errqueue import transport as transport_module
 from allhops.net.errqueue.arrivals import Arrivals
 from allhops.net.errqueue.numbers import NUMBERS
@@ -206,13 +206,13 @@ async def test_a_nameless_reply_is_given_to_a_probe_only_when_it_is_alone(monkey
     try:
         lease = transport.lease(LOOPBACK[4], TraceOptions())
         told: list[Told] = []
-        monkeypatch.setattr(flow, "read_error", lambda sock, numbers: told.pop() if told else stop())
+        monkeypatch.setattr(queues, "read_error", lambda sock, numbers: told.pop() if told else stop())
         monkeypatch.setattr(lease, "sock", Swallowing())
         ring = Ring()
 
         def heard(offender: str) -> int:
             told.append(nameless(offender))
-            lease._drain_errors()  # type: ignore[attr-defined]  # a FlowLease's own
+            lease._queues.drain_errors()  # type: ignore[attr-defined]  # a FlowLease's own
             lease._arrivals.move_to(ring)  # type: ignore[attr-defined]  # a FlowLease's own
             return ring.hearsay[ring.count - 1]
 
@@ -252,10 +252,10 @@ async def test_while_somebody_sprays_ports_no_nameless_reply_is_believed(monkeyp
         assert transport._station is not None
         transport._station.misses.orphans -= 1_000
         told = [nameless("10.0.0.3")]
-        monkeypatch.setattr(flow, "read_error", lambda sock, numbers: told.pop() if told else stop())
+        monkeypatch.setattr(queues, "read_error", lambda sock, numbers: told.pop() if told else stop())
         monkeypatch.setattr(lease, "sock", Swallowing())
         lease.send(udp_block(lease.source_port, 1, ttl=3))
-        lease._drain_errors()  # type: ignore[attr-defined]  # a FlowLease's own
+        lease._queues.drain_errors()  # type: ignore[attr-defined]  # a FlowLease's own
         ring = Ring()
         lease._arrivals.move_to(ring)  # type: ignore[attr-defined]  # a FlowLease's own
         assert ring.hearsay[0] & NAMELESS

@@ -26,7 +26,7 @@ from allhops.errors import AllhopsError, PrivilegeError, UsageError
 from allhops.model import Protocol
 from allhops.net.batch.group import Group
 from allhops.net.batch.wire import Way
-from allhops.net.errqueue import batch, window
+from allhops.net.errqueue import batch, queues, window
 from allhops.net.errqueue.batch import ErrorQueueWire
 from allhops.net.errqueue.queue import IcmpTold, Told
 from allhops.options import TraceOptions
@@ -257,7 +257,7 @@ async def swallowed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Benc
                 raise BlockingIOError
             return told.pop(0)
 
-        monkeypatch.setattr(window, "read_error", read_error)
+        monkeypatch.setattr(queues, "read_error", read_error)
         monkeypatch.setattr(at.lease._outbox, "send", lambda descriptor, first, count: (count, 0))
         yield at, told
 
@@ -266,7 +266,7 @@ async def test_a_nameless_reply_is_given_to_a_probe_only_when_it_is_alone(swallo
     at, told = swallowed
     at.lease.send(at.block([3]), 2)
     told.append(nameless(FIRST, "192.0.2.3"))
-    at.lease._drain_errors()
+    at.lease._queues.drain_errors()
     assert at.hearsay() == [NAMED_ALONE | QUOTED_HEADER | QUOTED_CHECKSUM]
     at.lane.record(at.plan, at.ledger, at.lane.unpack(at.ring))
     slot = at.plan.slot(0, 3, 0)
@@ -275,7 +275,7 @@ async def test_a_nameless_reply_is_given_to_a_probe_only_when_it_is_alone(swallo
     assert at.ledger.quoted_ttl[slot] == 0, "nobody saw it"
     at.lease.send(at.block([4, 5]), 4)
     told += [nameless(FIRST, "192.0.2.4"), nameless(FIRST + 1, "192.0.2.4")]
-    at.lease._drain_errors()
+    at.lease._queues.drain_errors()
     assert all(hearsay & NAMELESS for hearsay in at.hearsay())
 
 
@@ -284,7 +284,7 @@ async def test_while_somebody_sprays_ports_no_nameless_reply_is_believed(swallow
     at.wire._transport.station.misses.orphans -= 1_000
     at.lease.send(at.block([3]), 2)
     told.append(nameless(FIRST, "192.0.2.3"))
-    at.lease._drain_errors()
+    at.lease._queues.drain_errors()
     (hearsay,) = at.hearsay()
     assert hearsay & NAMELESS
 

@@ -18,7 +18,7 @@ from allhops.cli.batch.quads import read_quads
 from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason
 from allhops.net.batch.feed import LOOKUPS, Refused
-from allhops.net.batch.group import Group
+from allhops.net.batch.group import Group, scope_of
 from allhops.net.many import untraced
 from allhops.net.resolve import resolve
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from allhops.cli.batch.entries import Entry
     from allhops.cli.batch.lines import Block, Line
+    from allhops.cli.batch.quads import Quads
     from allhops.cli.batch.sieve import Sieve
     from allhops.model import Address
     from allhops.net.batch.group import Kind
@@ -53,13 +54,36 @@ _Answer = tuple[_Asked, "Address | str"]
 
 
 class _Gathered:
-    """What n lines ask for that is sieved together."""
+    """What a block of n lines asks for that is sieved together: dotted quads, and what the other lines add to them."""
 
-    def __init__(self, lines: int) -> None:
-        self.steps = np.ones(lines, np.int64)
+    def __init__(self, quads: Quads, first: int) -> None:
+        self._quads = quads
+        self._first = first
+        """Position of what the first line asks for."""
+        self.steps = np.ones(len(quads.which), np.int64)
         """(n,): positions that each line takes up."""
-        self.groups: defaultdict[Kind, list[Group]] = defaultdict(list)
+        self.singles: defaultdict[Kind, list[tuple[Address, str, int]]] = defaultdict(list)
+        """Addresses, as they are written, with their positions."""
         self.names: list[_Asked] = []
+
+    @property
+    def end(self) -> int:
+        """Position behind the last line."""
+        return self._first + int(self.steps.sum())
+
+    def groups(self) -> Iterator[Group]:
+        """The addresses, each kind of them in the order of the list."""
+        positions = self._first + np.cumsum(self.steps)[self._quads.which] - 1
+        quads = Group(packed=self._quads.packed, positions=positions, names=self._quads.names)
+        for kind, singles in self.singles.items():
+            group = Group.of(*zip(*singles, strict=True))
+            if kind == quads.kind:
+                both = Group.joined([quads, group])
+                quads = both.select(np.argsort(both.positions))
+            else:
+                yield group
+        if quads:
+            yield quads
 
 
 class Destinations:
@@ -122,16 +146,12 @@ class Destinations:
     async def _told(self, block: Block) -> AsyncIterator[Group | None]:
         """What lines ask for: prefixes in their place, the rest of a block together."""
         quads = read_quads(block.content, self._options.ip_version)
-        gathered = _Gathered(len(quads.which))
-        first = self._position
+        gathered = _Gathered(quads, self._position)
         async for group in self._one_by_one(block, np.flatnonzero(~quads.which).tolist(), gathered):
             yield group
-        self._position = first + int(gathered.steps.sum())
-        positions = first + np.cumsum(gathered.steps)[quads.which] - 1
-        gathered.groups[4, None].append(Group(packed=quads.packed, positions=positions, names=quads.names))
-        for alike in gathered.groups.values():
-            group = Group.joined(alike)
-            yield self._sieved(group if len(alike) == 1 else group.select(np.argsort(group.positions)))
+        self._position = gathered.end
+        for group in gathered.groups():
+            yield self._sieved(group)
         await asyncio.sleep(0)
         async for answered in self._of_names(gathered.names):
             yield answered
@@ -146,8 +166,8 @@ class Destinations:
             position = self._position
             match entry := self._read(line):
                 case Single():
-                    single = Group.of([entry.address], [entry.text], [position])
-                    gathered.groups[single.kind].append(single)
+                    kind = entry.address.version, scope_of(entry.address)
+                    gathered.singles[kind].append((entry.address, entry.text, position))
                 case Name():
                     gathered.names.append(_Asked(position, line.number, entry.text))
                 case Run():

@@ -39,10 +39,9 @@ class Group:
         cls, addresses: Sequence[Address], names: Sequence[str] | None = None, positions: Sequence[int] | None = None
     ) -> Self:
         """One or more addresses of one IP version and scope; by themselves they are named as they are written."""
+        octets = np.frombuffer(b"".join([address.packed for address in addresses]), np.uint8)
         return cls(
-            packed=np.frombuffer(b"".join(address.packed for address in addresses), np.uint8).reshape(
-                len(addresses), -1
-            ),
+            packed=octets.reshape(len(addresses), -1),
             positions=np.array(range(len(addresses)) if positions is None else positions, np.int64),
             names=list(map(str, addresses)) if names is None else names,
             scope=scope_of(addresses[0]),

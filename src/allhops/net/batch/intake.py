@@ -30,7 +30,7 @@ ROUTED_AT_ONCE = 1_024
 
 @dataclass(slots=True)
 class Gathering:
-    """Destinations of one way; `since` is when the first of them came or others of them left."""
+    """Destinations of one way, which makes up for their scopes; `since` is when the first came or others left."""
 
     way: Way
     members: Group
@@ -73,7 +73,7 @@ class Intake:
         return iter([gathering for gathering in self._gatherings.values() if gathering.members])
 
     def add(self, members: Group) -> None:
-        """Some more."""
+        """One or more."""
         self._unrouted[members.kind].append(members)
         self._unrouted_count += len(members)
 

@@ -14,8 +14,6 @@ to read, twice in a row.
 from __future__ import annotations
 
 import errno
-import select
-import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -23,8 +21,9 @@ from allhops.core.lanes.hearsay import NAMED_ALONE, NAMELESS, SEEN_WHOLE
 from allhops.errors import NETWORK_IS_DOWN
 from allhops.net.errqueue.alone import Outstanding
 from allhops.net.errqueue.hearing import NAME_SIZE, Hearing
-from allhops.net.errqueue.numbers import NUMBERS, ORIGIN_LOCAL
-from allhops.net.errqueue.queue import fill, read_answer, read_error
+from allhops.net.errqueue.numbers import NUMBERS
+from allhops.net.errqueue.queue import fill
+from allhops.net.errqueue.queues import Queues
 from allhops.net.errqueue.setup import (
     HeaderChoice,
     grow_buffer,
@@ -73,6 +72,7 @@ class FlowLease:
         self._outstanding = Outstanding()
         self._misses_before = None if kind.always_named else station.misses.level()
         self._hearing = Hearing(held.source, held.source_port, kind, numbers, station.arrivals, self._name)
+        self._queues = Queues(self.sock, numbers, self._hearing)
         self._header = HeaderChoice(tos=-1, dont_fragment=False, flow_label=0)
         self._ttl = -1
         listen_to_errors(sock, numbers)
@@ -118,7 +118,7 @@ class FlowLease:
                 self.sock.send(payload)
             except OSError as error:
                 code = error.errno or errno.EIO
-                unexplained = 0 if self._drain_errors() else unexplained + 1
+                unexplained = 0 if self._queues.drain_errors() else unexplained + 1
                 if code in QUEUE_IS_FULL or unexplained == UNEXPLAINED:
                     return code
             else:
@@ -154,36 +154,7 @@ class FlowLease:
     def drain(self, room: int, events: int) -> None:
         """Read up to `room` packets of the queues that have some."""
         self._arrivals.watch_fill(*fill(self.sock))
-        if events & ~select.EPOLLIN:
-            errors = self._drain_errors(room)
-            room -= errors
-            if not errors:
-                # The error is still to be told, but its entry had no room in the queue: this makes an end of it.
-                self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if events & select.EPOLLIN:
-            self._drain_answers(room)
-
-    def _drain_answers(self, room: int) -> None:
-        for _ in range(room):
-            try:
-                told = read_answer(self.sock, self._numbers)
-            except OSError:
-                # Empty; or an error that came meanwhile, which the error queue tells as well.
-                return
-            self._hearing.take_answer(told)
-
-    def _drain_errors(self, room: int = 1 << 16) -> int:
-        """Read the error queue; how many entries there were that came from the network."""
-        from_network = 0
-        for _ in range(room):
-            try:
-                told = read_error(self.sock, self._numbers)
-            except OSError:
-                break
-            # An entry of this machine's own making, such as EMSGSIZE, is about the packet that was refused just now.
-            from_network += told.icmp is None or told.icmp.origin != ORIGIN_LOCAL
-            self._hearing.take_error(told)
-        return from_network
+        self._queues.drain(room, events)
 
     def _name(self, told: Told, destination: bytes) -> tuple[bytes, int]:
         """The name of the probe that a reply is about, if there is only one that it can be."""

@@ -10,8 +10,6 @@ believes none that does not show the window's cookie, and a nameless one is only
 
 from __future__ import annotations
 
-import select
-import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -20,9 +18,10 @@ from allhops.errors import NETWORK_IS_DOWN
 from allhops.net.errqueue.flow import QUEUE_IS_FULL, SEND_TRIES, UNEXPLAINED
 from allhops.net.errqueue.hearing import NAME_SIZE, Hearing
 from allhops.net.errqueue.in_flight import InFlight
-from allhops.net.errqueue.numbers import NUMBERS, ORIGIN_LOCAL
+from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.outbox import MOST, Outbox
-from allhops.net.errqueue.queue import fill, read_answer, read_error
+from allhops.net.errqueue.queue import fill
+from allhops.net.errqueue.queues import Queues
 from allhops.net.errqueue.setup import (
     HeaderChoice,
     allow_flow_label,
@@ -61,6 +60,7 @@ class WindowLease:
         self._arrivals = station.arrivals
         self._outbox = Outbox(kind, numbers, scope)
         self._hearing = Hearing(held.source, held.source_port, kind, numbers, station.arrivals, self._name)
+        self._queues = Queues(self.sock, numbers, self._hearing)
         self._in_flight = InFlight(int(patience * 1e9))
         self._misses_before = None if kind.always_named else station.misses.level()
         self._is_suspicious: bool | None = None
@@ -107,10 +107,10 @@ class WindowLease:
             if sent:
                 _stamp(block, sent, before, time.time_ns())
                 tries = unexplained = 0
-                self._drain_errors()
+                self._queues.drain_errors()
                 continue
             tries += 1
-            unexplained = 0 if self._drain_errors() else unexplained + 1
+            unexplained = 0 if self._queues.drain_errors() else unexplained + 1
             if code in QUEUE_IS_FULL or tries == SEND_TRIES:
                 return False
             if unexplained == UNEXPLAINED:
@@ -162,41 +162,12 @@ class WindowLease:
     def drain(self, room: int, events: int) -> None:
         """Read up to `room` packets of the queues that have some."""
         self._look_at_fill()
-        if events & ~select.EPOLLIN:
-            errors = self._drain_errors(room)
-            room -= errors
-            if not errors:
-                # The error is still to be told, but its entry had no room in the queue: this makes an end of it.
-                self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if events & select.EPOLLIN:
-            self._drain_answers(room)
+        self._queues.drain(room, events)
 
     def _look_at_fill(self) -> None:
         """How full the queue is, before it is read. Whether somebody guesses ports is asked anew after that."""
         self._arrivals.watch_fill(*fill(self.sock))
         self._is_suspicious = None
-
-    def _drain_answers(self, room: int) -> None:
-        for _ in range(room):
-            try:
-                told = read_answer(self.sock, self._numbers)
-            except OSError:
-                # Empty; or an error that came meanwhile, which the error queue tells as well.
-                return
-            self._hearing.take_answer(told)
-
-    def _drain_errors(self, room: int = 1 << 16) -> int:
-        """Read the error queue; how many entries there were that came from the network."""
-        from_network = 0
-        for _ in range(room):
-            try:
-                told = read_error(self.sock, self._numbers)
-            except OSError:
-                break
-            # An entry of this machine's own making, such as EMSGSIZE, is about the packet that was refused just now.
-            from_network += told.icmp is None or told.icmp.origin != ORIGIN_LOCAL
-            self._hearing.take_error(told)
-        return from_network
 
     def _name(self, told: Told, destination: bytes) -> tuple[bytes, int]:
         """The name of the probe that a reply is about, if there is only one that it can be."""
