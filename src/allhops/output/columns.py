@@ -17,18 +17,17 @@ from allhops.core.evidence import DIRECT, evidence_in, flags_in
 from allhops.core.harvest import STOP_REASONS
 from allhops.core.ledger import STATES
 from allhops.model import ProbeState
+from allhops.output.addresses import SIZED_ADDRESS, Texts
 from allhops.wire.classify import KINDS, PORT_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
 SCHEMA = "allhops.probes/1"
 """Names this table; a change that breaks readers changes it."""
 
-SIZED_ADDRESS = 17
-"""Bytes: how many of the other 16 count (0 for no address), and those."""
 UNKNOWN = -1
 """In a column of numbers that are never negative."""
 
@@ -78,6 +77,7 @@ ROW = np.dtype(
     ]
 )
 """One row; `extensions` is the number of a text beside it, from 1."""
+COLUMNS_OF_ROW = tuple(ROW.fields or ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +90,22 @@ class Sheet:
     protocols: Sequence[str]
     backends: Sequence[str | None]
     errors: Sequence[str | None]
-    rows: NDArray[Any]
-    """(m,) of `ROW`, those of one trace side by side, in the order of the traces."""
+    rows: Mapping[str, NDArray[Any]]
+    """(m,) of each column of `ROW`, those of one trace side by side, in the order of the traces."""
     counts: NDArray[np.int64]
     """(n,): rows of each trace."""
     extensions: Sequence[str]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows["has"])
 
 
 def stack(sheets: Sequence[Sheet]) -> Sheet:
     """One sheet of several."""
-    # By bytes: concatenating records goes field by field, ten times as long.
-    rows = np.frombuffer(bytearray().join(sheet.rows.tobytes() for sheet in sheets), ROW)
+    rows = {
+        name: np.concatenate([np.zeros(0, ROW[name]), *(sheet.rows[name] for sheet in sheets)])
+        for name in COLUMNS_OF_ROW
+    }
     texts = np.array([len(sheet.extensions) for sheet in sheets], np.int64)
     before = np.repeat(np.cumsum(texts) - texts, [len(sheet) for sheet in sheets])
     rows["extensions"] += np.where(rows["extensions"] > 0, before, 0).astype(np.int32)
@@ -131,7 +133,7 @@ class Words(NamedTuple):
     """A column of words out of a list."""
 
     codes: NDArray[Any]
-    words: Sequence[str]
+    words: Sequence[str] | Texts
     known: NDArray[np.bool_] | None = None
 
 
@@ -184,8 +186,11 @@ def _bits(name: str, read: Callable[[int], Sequence[str]]) -> Callable[[Sheet], 
     """Bits of a reply as words with commas between them."""
 
     def of(sheet: Sheet) -> Words:
-        bits, codes = np.unique(sheet.rows[name], return_inverse=True)
-        return Words(codes, [",".join(read(value)) for value in bits.tolist()], sheet.rows["has"] & HAS_REPLY > 0)
+        held = sheet.rows[name]
+        bits = np.flatnonzero(np.bincount(held))
+        codes = np.zeros(bits.max(initial=0) + 1, np.int32)
+        codes[bits] = np.arange(len(bits))
+        return Words(codes[held], [",".join(read(value)) for value in bits.tolist()], sheet.rows["has"] & HAS_REPLY > 0)
 
     return of
 

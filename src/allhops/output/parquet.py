@@ -1,14 +1,17 @@
 """Parquet of a batch: one row for each probe, in parts that survive whatever ends the process.
 
-Rows are gathered, and become a part when there are enough of them or some seconds have gone by; `close` joins the
-parts (parts.py). All rows of a destination are in one part, so what is there is finished. What the columns hold:
-columns.py, docs/formats.md.
+Harvests are held for a moment, so that those of one window become rows together; rows are gathered, and become a part
+when there are enough of them or some seconds have gone by. A thread does both. `close` joins the parts (parts.py):
+large ones as they are (groups.py), small ones several to a group. All rows of a destination are in one part; what is
+there is finished. What the columns hold: columns.py, docs/formats.md.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor, wait
+from io import BytesIO
 from pathlib import Path
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -16,27 +19,38 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from allhops.errors import UsageError
-from allhops.output.columns import COLUMNS, SCHEMA, UNKNOWN, Sheet, stack
+from allhops.output.columns import COLUMNS, SCHEMA, stack
+from allhops.output.groups import Group, GroupsFile, groups_of
 from allhops.output.parts import Parts
-from allhops.output.sheets import sheet_of_harvest, sheet_of_trace
-from allhops.output.tables import Tables, integers
+from allhops.output.sheets import Told, rows_of, sheet_of
+from allhops.output.tables import StoredWords, Tables, integers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
     from os import PathLike
 
     from allhops.core.harvest import Harvest
     from allhops.model import Trace
+    from allhops.output.columns import Sheet
 
-ROWS_PER_PART = 1 << 15
-"""Written in 50 ms; what this takes of memory, 50 MB all in all, grows with it."""
-ROWS_PER_GROUP = 1 << 17
-"""Of the joined file: what a reader takes at once."""
+ROWS_PER_PART = 1 << 16
+"""Written in 60 ms; what this takes of memory grows with it, and so does what is gathered meanwhile."""
+ROWS_PER_GROUP = 1 << 16
+"""To which small parts are joined: what a reader takes at once."""
+COPIED_ROWS = 1 << 15
+"""A group of so many is large enough for readers, and is copied."""
+HELD_ROWS = 1 << 15
+HELD_S = 0.5
+"""Harvests are held until they have rows or are old enough: the more come together the less each costs, but a ledger of
+which one course is held takes 66 bytes a slot."""
 SECONDS_PER_PART = 5.0
 """What a process that is killed may lose, as long as something comes."""
 _METADATA = b"allhops"
 _COMPRESSION = "zstd"
+_TEXTS = [column.name for column in COLUMNS if column.type == "text"]
+_NUMBERS = [column.name for column in COLUMNS if column.type != "text"]
+"""The bounds of texts help nobody to find one, and are as dear as all the others."""
 
 
 class Finished(NamedTuple):
@@ -74,12 +88,14 @@ class ParquetWriter:
         self._parts = Parts(self._path)
         self._fingerprint = {"schema": SCHEMA, **fingerprint}
         self._schema = self._tables.schema.with_metadata({_METADATA: json.dumps(self._fingerprint)})
-        self._sheets: list[Sheet] = []
+        self._held: list[Harvest | Told] = []
+        self._held_rows = 0
+        self._gathered: list[Future[Sheet]] = []
         self._rows = 0
         self._clock = clock
-        self._gathered_since = clock()
+        self._held_since = self._gathered_since = clock()
         self._writing: Future[None] | None = None
-        self._being_written: list[Sheet] = []
+        self._being_written: list[Future[Sheet]] = []
         self._thread = ThreadPoolExecutor(1, "allhops-parquet")
         if not force:
             self._check(resume)
@@ -88,26 +104,27 @@ class ParquetWriter:
     def harvest(self, harvest: Harvest) -> None:
         """The rows of each course. Raises: OSError, of an earlier part as well; the rows are gathered all the same."""
         if len(harvest):
-            self._gather(sheet_of_harvest(harvest))
+            self._gather(harvest)
 
     def trace(self, trace: Trace, *, position: int | None = None) -> None:
         """The rows of one trace; `position` is that of its destination in the caller's list. Raises: OSError."""
-        self._gather(sheet_of_trace(trace, position))
+        self._gather(Told(trace, position))
 
     def flush(self) -> None:
         """Make a part of what has been gathered, and wait until it is durable. Raises: OSError; it stays gathered."""
         self._settle()
-        if self._sheets:
+        self._let_go()
+        if self._gathered:
             self._start_part()
             self._settle()
 
     def close(self) -> None:
-        """Join all parts to the file: a second or two for a million rows.
+        """Join all parts to the file: a tenth of a second for a million rows, a second or two if the parts are small.
 
         Raises: OSError; then what was written is in the parts. It may be tried again.
         """
         self.flush()
-        self._parts.join(lambda file: self._write(self._stored(), file))
+        self._parts.join(self._join)
         self._thread.shutdown()
 
     def abandon(self) -> None:
@@ -120,7 +137,7 @@ class ParquetWriter:
         last: tuple[Any, ...] | None = None
         for table in self._stored(["destination", "position", "address", "stop_reason", "error"]):
             positions = integers(table["position"].combine_chunks())
-            destination, *words = (_Words(table[name].combine_chunks()) for name in Finished._fields)
+            destination, *words = (StoredWords(table[name].combine_chunks()) for name in Finished._fields)
             changes = np.flatnonzero((np.diff(destination.codes) != 0) | (np.diff(positions) != 0)) + 1
             for at in (0, *changes.tolist()):
                 trace = Finished(destination.at(at) or "", *(word.at(at) for word in words))
@@ -156,20 +173,33 @@ class ParquetWriter:
         begun: dict[str, str] = json.loads(metadata[_METADATA])
         return begun
 
-    def _gather(self, sheet: Sheet) -> None:
-        if not self._sheets:
-            self._gathered_since = self._clock()
-        self._sheets.append(sheet)
-        self._rows += len(sheet)
+    def _gather(self, told: Harvest | Told) -> None:
+        now, rows = self._clock(), rows_of(told)
+        if not self._held:
+            self._held_since = now
+            if not self._gathered:
+                self._gathered_since = now
+        self._held.append(told)
+        self._held_rows += rows
+        self._rows += rows
+        if self._held_rows >= HELD_ROWS or now - self._held_since >= HELD_S:
+            self._let_go()
         if self._writing is not None and self._writing.done():
             self._settle()
-        if self._rows >= ROWS_PER_PART or self._clock() - self._gathered_since >= SECONDS_PER_PART:
+        if self._rows >= ROWS_PER_PART or now - self._gathered_since >= SECONDS_PER_PART:
             self._settle()
             self._start_part()
 
+    def _let_go(self) -> None:
+        """Let the thread make rows of what is held."""
+        if self._held:
+            self._gathered.append(self._thread.submit(sheet_of, self._held))
+            self._held, self._held_rows = [], 0
+
     def _start_part(self) -> None:
         """Let the thread make a part of what has been gathered; nothing is under way there."""
-        self._being_written, self._sheets, self._rows = self._sheets, [], 0
+        self._let_go()
+        self._being_written, self._gathered, self._rows = self._gathered, [], 0
         self._writing = self._thread.submit(self._add_part, self._being_written)
 
     def _settle(self) -> None:
@@ -180,14 +210,15 @@ class ParquetWriter:
         error = self._writing.exception()
         self._writing = None
         if error is not None:
-            self._sheets = self._being_written + self._sheets
-            self._rows = sum(map(len, self._sheets))
+            self._gathered = self._being_written + self._gathered
+            self._rows = self._held_rows + sum(len(sheet.result()) for sheet in self._gathered)
             raise error
+        self._being_written = []
 
-    def _add_part(self, sheets: list[Sheet]) -> None:
-        """In the thread: most of it is pyarrow's, which lets the event loop run meanwhile."""
-        table = self._tables.table(stack(sheets))
-        self._parts.add(lambda file: self._write([table], file))
+    def _add_part(self, sheets: list[Future[Sheet]]) -> None:
+        """In the thread: most of it is numpy's and pyarrow's, which let the event loop run meanwhile."""
+        table = self._tables.table(stack([sheet.result() for sheet in sheets]))
+        self._parts.add(lambda file: self._write(file, table))
 
     def _stored(self, columns: list[str] | None = None) -> Iterator[Any]:
         """What is on the disk, one table for each group of rows."""
@@ -196,35 +227,57 @@ class ParquetWriter:
                 for group in range(file.num_row_groups):
                     yield file.read_row_group(group, columns=columns, use_threads=False)
 
-    def _write(self, tables: Iterable[Any], file: IO[bytes]) -> None:
-        """Tables as groups of rows; small ones together in one group."""
+    def _join(self, file: IO[bytes]) -> None:
+        """All that is on the disk, in the same order."""
+        whole = GroupsFile(file, self._in_memory())
+        for group in self._large_groups(whole.takes):
+            whole.add(group)
+        whole.finish()
+
+    def _large_groups(self, may_be_copied: Callable[[Group], bool]) -> Iterator[Group]:
+        """As they are on the disk, or made of small ones."""
+        waiting: list[Any] = []
+        for path in self._parts.files():
+            with path.open("rb") as opened:
+                for at, group in enumerate(groups_of(opened)):
+                    if group.rows >= COPIED_ROWS and may_be_copied(group):
+                        yield from self._merged(waiting)
+                        yield group
+                        continue
+                    waiting.append(self._read_group(opened, at))
+                    if sum(map(len, waiting)) >= ROWS_PER_GROUP:
+                        yield from self._merged(waiting)
+        yield from self._merged(waiting)
+
+    def _merged(self, waiting: list[Any]) -> list[Group]:
+        """Tables as one group, if there are any; none is left waiting."""
+        if not waiting:
+            return []
+        file = self._in_memory(self._tables.merged(waiting))
+        waiting.clear()
+        return groups_of(file)
+
+    def _read_group(self, file: IO[bytes], at: int) -> Any:
+        with self._parquet.ParquetFile(file) as opened:
+            return opened.read_row_group(at, use_threads=False)
+
+    def _in_memory(self, *tables: Any) -> IO[bytes]:
+        file = BytesIO()
+        self._write(file, *tables)
+        return file
+
+    def _write(self, file: IO[bytes], *tables: Any) -> None:
+        """A file of at most one table, as one group of rows."""
         with self._parquet.ParquetWriter(
             file,
             self._schema,
             compression=_COMPRESSION,
-            use_dictionary=[column.name for column in COLUMNS if column.type == "text"],
+            use_dictionary=_TEXTS,
+            write_statistics=_NUMBERS,
+            write_batch_size=ROWS_PER_GROUP,
         ) as writer:
-            waiting: list[Any] = []
             for table in tables:
-                waiting.append(table)
-                if sum(map(len, waiting)) >= ROWS_PER_GROUP:
-                    writer.write_table(self._tables.merged(waiting))
-                    waiting = []
-            if waiting:
-                writer.write_table(self._tables.merged(waiting))
-
-
-class _Words:
-    """One column of text: a code a row, and what the codes mean."""
-
-    def __init__(self, column: Any) -> None:
-        self.codes = integers(column.indices)
-        self._texts: list[str] = column.dictionary.to_pylist()
-
-    def at(self, row: int) -> str | None:
-        """The text of a row; None for null."""
-        code = self.codes[row]
-        return None if code == UNKNOWN else self._texts[code]
+                writer.write_table(table)
 
 
 def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:
@@ -237,11 +290,11 @@ def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """The package and its parquet module, 45 ms. Raises: UsageError."""
+    """The package and its parquet module, 30 ms. Raises: UsageError."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the other keeps 30 MB for the next part
     try:
         import pyarrow  # an optional dependency
-        import pyarrow.compute  # what `take` imports late otherwise, perhaps as a user who may not read it
-        import pyarrow.parquet  # the same
+        import pyarrow.parquet
     except ImportError:
         raise UsageError("Parquet needs pyarrow, which is not installed: pip install 'allhops[parquet]'") from None
     return pyarrow, pyarrow.parquet

@@ -1,6 +1,7 @@
 """Sheets as Arrow tables, from the columns of columns.py.
 
-Arrays are made of buffers: `pyarrow.array` and `to_numpy` import pandas, where there is one, 0.3 s and 60 MB.
+Arrays are made of buffers, and what numpy can do numpy does: `pyarrow.array` and `to_numpy` import pandas, where there
+is one, 0.3 s and 60 MB; `take` and `dictionary_encode` import pyarrow.compute, 50 ms and 9 MB.
 This file imports no pyarrow: it is handed the package.
 """
 
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from allhops.core.paths import address_text
+from allhops.output.addresses import Texts, distinct_texts, texts_of
 from allhops.output.columns import COLUMNS, UNKNOWN, Addresses, Column, Sheet, Words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -26,47 +29,35 @@ class Tables:
 
     def table(self, sheet: Sheet) -> Any:
         """One row of the sheet a row."""
-        traces = np.repeat(np.arange(len(sheet.counts)), sheet.counts)
-        trace_of_row = self._numbers(self._arrow.int64(), traces, None)
-        arrays = []
-        for column in COLUMNS:
-            array = self._array(column, sheet)
-            arrays.append(array.take(trace_of_row) if column.is_of_trace else array)
+        trace_of_row = np.repeat(np.arange(len(sheet.counts)), sheet.counts)
+        arrays = [self._array(column, sheet, trace_of_row) for column in COLUMNS]
         return self._arrow.table(arrays, schema=self.schema)
 
-    def _array(self, column: Column, sheet: Sheet) -> Any:
+    def _array(self, column: Column, sheet: Sheet, trace_of_row: NDArray[np.int64]) -> Any:
         values = column.read(sheet)
         if isinstance(values, Addresses):
-            return self._addresses(values)
+            values = _words_of(values)
+        numbers, known = values[0], values.known
+        if column.is_of_trace:
+            numbers, known = numbers[trace_of_row], None if known is None else known[trace_of_row]
         if isinstance(values, Words):
-            return self._words(values)
+            return self._words(numbers, values.words, known)
         stored = np.int64 if column.type == "timestamp" else column.type
-        return self._numbers(self._type(column), values.values.astype(stored), values.known)
+        return self._numbers(self._type(column), numbers.astype(stored, copy=False), known)
 
     def _numbers(self, kind: Any, values: NDArray[Any], known: NDArray[np.bool_] | None) -> Any:
         arrow = self._arrow
         is_valid = None if known is None else arrow.py_buffer(np.packbits(known, bitorder="little"))
         return arrow.Array.from_buffers(kind, len(values), [is_valid, arrow.py_buffer(np.ascontiguousarray(values))])
 
-    def _words(self, values: Words) -> Any:
+    def _words(self, codes: NDArray[Any], words: Sequence[str] | Texts, known: NDArray[np.bool_] | None) -> Any:
         arrow = self._arrow
-        encoded = [word.encode() for word in values.words]
-        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-        words = arrow.Array.from_buffers(
-            arrow.string(), len(encoded), [None, arrow.py_buffer(ends), arrow.py_buffer(b"".join(encoded))]
+        texts = words if isinstance(words, Texts) else texts_of(words)
+        dictionary = arrow.Array.from_buffers(
+            arrow.string(), len(texts.ends) - 1, [None, arrow.py_buffer(texts.ends), arrow.py_buffer(texts.letters)]
         )
-        codes = values.codes if values.known is None else np.where(values.known, values.codes, 0)
-        numbers = self._numbers(arrow.int32(), codes.astype(np.int32), values.known)
-        return arrow.DictionaryArray.from_arrays(numbers, words)
-
-    def _addresses(self, values: Addresses) -> Any:
-        arrow, width = self._arrow, values.sized.shape[1]
-        packed = arrow.FixedSizeBinaryArray.from_buffers(
-            arrow.binary(width), len(values.sized), [None, arrow.py_buffer(np.ascontiguousarray(values.sized))]
-        ).dictionary_encode()
-        sized: list[bytes] = packed.dictionary.to_pylist()
-        texts = [address_text(one[1 : 1 + one[0]]) if one[0] else "" for one in sized]
-        return self._words(Words(integers(packed.indices), texts, values.sized[:, 0] > 0))
+        numbers = self._numbers(arrow.int32(), codes.astype(np.int32, copy=False), known)
+        return arrow.DictionaryArray.from_arrays(numbers, dictionary)
 
     def _type(self, column: Column) -> Any:
         arrow = self._arrow
@@ -77,6 +68,13 @@ class Tables:
     def merged(self, tables: list[Any]) -> Any:
         """One table with one dictionary a column: with several, a group of rows has none."""
         return self._arrow.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def _words_of(addresses: Addresses) -> Words:
+    known = addresses.sized[:, 0] > 0
+    codes = np.zeros(len(known), np.int32)
+    codes[known], texts = distinct_texts(addresses.sized[known])
+    return Words(codes, texts, known)
 
 
 def integers(array: Any) -> NDArray[Any]:
@@ -90,3 +88,16 @@ def integers(array: Any) -> NDArray[Any]:
         return values
     known = np.unpackbits(np.frombuffer(is_valid, np.uint8), bitorder="little")[array.offset :][: len(array)]
     return np.where(known, values, UNKNOWN)
+
+
+class StoredWords:
+    """One column of text: a code a row, and what the codes mean."""
+
+    def __init__(self, column: Any) -> None:
+        self.codes = integers(column.indices)
+        self._texts: list[str] = column.dictionary.to_pylist()
+
+    def at(self, row: int) -> str | None:
+        """The text of a row; None for null."""
+        code = self.codes[row]
+        return None if code == UNKNOWN else self._texts[code]

@@ -87,8 +87,9 @@ class Tally:
         heard = harvest.is_reply(shown.slot)
         at = ((self._courses + shown.place[heard]) << _TTL_BITS) + shown.ttl[heard]
         halves = np.frombuffer(harvest.ledger.responder, np.uint64).reshape(-1, 2)[shown.slot[heard]]
-        self._gathered.append((at, halves))
-        self._rows += len(at)
+        if len(at):
+            self._gathered.append((at, halves))
+            self._rows += len(at)
         self._courses += len(harvest)
         if self._rows >= GATHERED_ROWS:
             self._count()
