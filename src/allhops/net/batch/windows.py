@@ -43,6 +43,8 @@ RING_PACKETS = 4_096
 """The more are read at once, the less each costs (`python -m benchmarks lanes`)."""
 MOST_RINGS = 16
 """Read in one go, so that a flood does not hold the loop up."""
+HARVEST_S = 0.2
+"""Between two harvests of a window that goes on: the more courses share one, the less each costs to write."""
 NOBODY = -1
 
 
@@ -52,6 +54,7 @@ class _Live:
 
     window: Window[VectorReplies]
     lease: BatchLease
+    harvest_at: float
 
 
 class Windows:
@@ -132,7 +135,7 @@ class Windows:
             random=self._random,
             backend=self._wire.backend,
         )
-        self._live.append(_Live(window, lease))
+        self._live.append(_Live(window, lease, now + HARVEST_S))
         return True
 
     def send(self, now: float, pacer: Pacer, most: int) -> int:
@@ -179,6 +182,9 @@ class Windows:
         """Move them on: what has ended. A window of which nothing is left gives its flow back."""
         for live in tuple(self._live):
             live.window.advance(now)
+            if live.window.open_courses and now < live.harvest_at:
+                continue
+            live.harvest_at = now + HARVEST_S
             harvest = live.window.harvest()
             if live.window.ended:
                 live.lease.close()
