@@ -44,7 +44,7 @@ HELD_ROWS = 1 << 15
 HELD_S = 0.5
 """Harvests are held until they have rows or are old enough: the more come together the less each costs, but a ledger of
 which one course is held takes 66 bytes a slot."""
-SECONDS_PER_PART = 5.0
+SECONDS_PER_PART = 2.0
 """What a process that is killed may lose, as long as something comes."""
 _METADATA = b"allhops"
 _COMPRESSION = "zstd"
