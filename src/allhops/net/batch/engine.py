@@ -269,7 +269,8 @@ class Batch:
         if sent and self._pacer.rate_pps == inf:
             self._timer = self._loop.call_soon(self._beat)
         else:
-            self._timer = self._loop.call_later(self._beat_s(), self._beat)
+            spent = self._clock.now() - now  # part of the beat: what work takes must not lower the pace
+            self._timer = self._loop.call_later(max(0.0, self._beat_s() - spent), self._beat)
 
     def _beat_s(self) -> float:
         if not any(live.window.waiting for live in self._live):
