@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from allhops.net.batch.wire import BatchLease, Way, Wire
     from allhops.options import TraceOptions
 
-WINDOW_COURSES = 8_192
+WINDOW_COURSES = 10_240
 """Destinations of one window at most."""
 LEAST_WINDOW = 100
 WINDOW_S = 1.0
@@ -278,29 +278,33 @@ class Batch:
         return min(max(SLICE_PROBES / self._pacer.rate_pps, SHORTEST_BEAT_S), LONGEST_BEAT_S)
 
     def _send(self, now: float) -> int:
-        """Hand probes to the wire, oldest window first; how many."""
+        """Hand probes to the wire, from the window whose turn it is; how many."""
         is_paced = self._pacer.rate_pps < inf
         most = max(BURST_PROBES, ceil(BURST_S * self._pacer.rate_pps)) if is_paced else UNPACED_PROBES
         sent = 0
-        for live in self._live:
-            while (block := live.window.probes_to_send(now)) is not None:
-                granted = self._pacer.grant(now, len(block) - block.handed, most - sent)
-                if not granted:
-                    return sent
-                before = block.handed
-                live.lease.send(block, granted)
-                handed = block.handed - before
-                sent += handed
-                through = block.handed == len(block)
-                if handed < granted:
-                    self._pacer.give_back(granted - handed)
-                    if not handed or block.errors[block.handed - 1] not in NETWORK_IS_DOWN:
-                        self._full_queues += 1
-                        live.window.queue_was_full(now)
-                if handed < granted or through:
-                    self._note_sent(live, now)
-                if handed < granted:
-                    break
+        ready = list(self._live)
+        while ready:
+            live = min(ready, key=lambda live: live.window.turn(now))
+            block = live.window.probes_to_send(now)
+            if block is None:
+                ready.remove(live)
+                continue
+            granted = self._pacer.grant(now, len(block) - block.handed, most - sent)
+            if not granted:
+                return sent
+            before = block.handed
+            live.lease.send(block, granted)
+            handed = block.handed - before
+            sent += handed
+            through = block.handed == len(block)
+            if handed < granted:
+                self._pacer.give_back(granted - handed)
+                if not handed or block.errors[block.handed - 1] not in NETWORK_IS_DOWN:
+                    self._full_queues += 1
+                    live.window.queue_was_full(now)
+                ready.remove(live)
+            if handed < granted or through:
+                self._note_sent(live, now)
         return sent
 
     def _process(self, now: float) -> None:
@@ -313,6 +317,7 @@ class Batch:
             self._advance_at = now + ADVANCE_S
             for live in self._live:
                 live.window.advance(now)
+                self._send(self._clock.now())  # to ask for all of them can take longer than the pacer's burst lasts
         self._watch_drops(now)
         self._collect(now)
         if not self._stopping:
@@ -414,7 +419,7 @@ class Batch:
         waiting = sum(live.window.waiting for live in self._live)
         appetite = APPETITE_PROBES if self._pacer.rate_pps == inf else APPETITE_S * self._pacer.rate_pps
         is_full = len(gathering.members) >= self._window_courses()
-        is_due = self._fed or (not waiting and now - gathering.since >= PATIENCE_S)
+        is_due = (self._fed and not self._intake.unrouted) or (not waiting and now - gathering.since >= PATIENCE_S)
         return (
             (is_full or is_due)
             and waiting <= appetite

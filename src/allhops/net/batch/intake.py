@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from allhops.options import TraceOptions
 
 
-ROUTED_AT_ONCE = 1_024
-"""Destinations whose way is looked up in one go: some 3 ms."""
+ROUTED_AT_ONCE = 4_096
+"""Destinations whose way is looked up in one go: some 12 ms."""
 
 
 @dataclass(slots=True)
@@ -64,6 +64,11 @@ class Intake:
     def __iter__(self) -> Iterator[Gathering]:
         """Those of which something waits."""
         return iter([gathering for gathering in self._gatherings.values() if gathering.members])
+
+    @property
+    def unrouted(self) -> int:
+        """How many are not sorted yet."""
+        return len(self._unrouted)
 
     def add(self, member: Destination) -> None:
         """One more."""
