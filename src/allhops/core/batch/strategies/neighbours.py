@@ -1,6 +1,6 @@
 """Who of a window waits for whom: a destination is asked when its neighbours have told how far it may be.
 
-Sorted by address, every 32nd destination (more often in a short list) is asked at once, without knowing anything. The
+Sorted by address, every 64th destination (more often in a short list) is asked at once, without knowing anything. The
 ones between wait for them, and so on down to the last ones, which wait for the destinations on both sides of it. So
 everybody but the first few has a neighbour that is known, most of them the nearest there is. Who has a nearer one among
 the destinations of earlier windows does not wait. This file knows no packet and no clock.
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from allhops.core.batch.strategies.distances import Distances
 
-STRIDES = (32, 4, 1)
+STRIDES = (64, 8, 2, 1)
 """Places between those that are asked together. More steps ask fewer probes and take longer, the time of a trace each:
-(512, 64, 16, 8, 4, 2, 1) takes twice as long for 10,000 destinations and 9 % fewer probes."""
+(512, 64, 16, 8, 4, 2, 1) takes twice as long for 10,000 destinations and 6 % fewer probes."""
 LEAST_FIRST = 16
 """Destinations that are asked first, at least: a short list is not worth so many steps."""
 USUAL = 0.75
