@@ -73,6 +73,7 @@ class Strategy(Protocol):
 BATCH_STRATEGIES = {
     "parallel": "allhops.core.batch.strategies.parallel:Parallel",
     "frugal": "allhops.core.batch.strategies.frugal:Frugal",
+    "whole": "allhops.core.batch.strategies.whole:Whole",
 }
 """Name to class. ADD AN ALGORITHM HERE."""
 
