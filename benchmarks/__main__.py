@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import batch_chain, batch_internet, foreign, frugality, growth, kill, lanes, paths, send, startup
+from benchmarks import batch_chain, batch_internet, foreign, frugality, growth, kill, lanes, paths, send, startup, whole
 from benchmarks.batches import Scale
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, object]]] = {
     "lanes": lanes.run,
     "paths": paths.run,
     "startup": startup.run,
+    "whole": whole.run,
 }
 BATCHES: dict[str, Callable[[Callable[[str], None], Scale], dict[str, object]]] = {
     "batch-cpu": batch_chain.cpu,

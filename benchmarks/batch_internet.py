@@ -76,6 +76,7 @@ def paths(progress: Callable[[str], None], scale: Scale) -> dict[str, object]:
     for count in PATHS_OF:
         tools = [
             peers.allhops("jsonl"),
+            peers.allhops("jsonl", strategy="whole"),
             peers.allhops("jsonl", strategy="frugal"),
             peers.scamper(1_000),
             peers.scamper(2_000),

@@ -121,8 +121,9 @@ class Window:
     def _proceed(self, strategy: Strategy, courses: NDArray[np.int64], tally: Tally) -> None:
         asked = strategy.proceed(self.plan, survey(self.plan, self.ledger, courses))
         mine = np.isin(courses, asked.slots // self.plan.slots_per_course)
-        assert (mine != asked.done).all(), "a course ends, or it is asked something"
+        assert not (mine & asked.done).any(), "asked after its end"
         ended = courses[asked.done]
+        self.under_way[courses[~mine]] = False
         self.under_way[ended], self.ended[ended] = False, True
         inheritance = strategy.inherited(self.plan, survey(self.plan, self.ledger, ended))
         if inheritance is not None:

@@ -58,7 +58,9 @@ def trace_many(
     `strategy` is "parallel", which asks every TTL (what fewer than 100 destinations get when nothing is said), or
     "frugal", which asks only what other paths have not shown yet (what more get): hops that it owes to another trace
     have no probes and say so in `Hop.inherited`, and the far end of a path to a silent destination is left out where
-    experience says that it would show nobody new. `seed` makes the order of the probes of a batch repeatable.
+    experience says that it would show nobody new. "whole" shows every hop as "parallel" does, and asks only what other
+    paths leave in doubt: a hop is inherited where many flows came by the same router and none by another.
+    `seed` makes the order of the probes of a batch repeatable.
 
     Raises:
         UsageError: an option that cannot be.

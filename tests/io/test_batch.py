@@ -50,7 +50,7 @@ async def all_of(batch: Batch, feed: AsyncIterator[Group]) -> tuple[list[Trace],
     return traces, refused
 
 
-@pytest.mark.parametrize("strategy", ["parallel", "frugal"])
+@pytest.mark.parametrize("strategy", ["parallel", "frugal", "whole"])
 async def test_every_destination_has_its_path(strategy: str) -> None:
     net = SyntheticInternet(3, destinations=100)
     addresses = net.destinations().tolist()
@@ -90,6 +90,24 @@ async def test_a_parallel_batch_misses_no_hop() -> None:
             last = trace.hops[-1].probes[0].reply
             assert last is not None
             assert last.kind is ReplyKind.DESTINATION
+
+
+async def test_a_whole_batch_shows_every_hop_measured_or_inherited() -> None:
+    net = SyntheticInternet(3, destinations=1_000)
+    async with Batch(OPTIONS, strategy="whole", wire=FakeWire(net), seed=1) as batch:
+        traces, _ = await all_of(batch, fed(net.destinations().tolist()))
+    inherited = 0
+    for trace in traces:
+        assert trace.flow is not None
+        truth = net.path(str(trace.address), trace.flow.source_port)
+        told = []
+        for hop in trace.hops:
+            inherited += hop.inherited is not None
+            replies = [probe.reply.address for probe in hop.probes if probe.reply is not None]
+            told.append(hop.inherited.address if hop.inherited is not None else replies[0] if replies else None)
+        told += [None] * (len(truth) - len(told))
+        assert told[: len(truth)] == truth
+    assert inherited > 2_000
 
 
 async def test_one_address_twice_is_traced_twice() -> None:

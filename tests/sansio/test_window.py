@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from allhops.core.batch.strategies import batch_strategy
-from allhops.core.batch.waiting import SPACING_S, Waiting
+from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
 from allhops.core.lanes.scalar import ScalarLane
 from allhops.model import ProbeState, Protocol, StopReason
 from allhops.options import TraceOptions
@@ -119,7 +119,7 @@ def test_the_order_is_repeatable_by_its_seed() -> None:
     orders = []
     for seed in (1, 1, 2):
         waiting = Waiting(np.random.default_rng(seed))
-        waiting.add(np.arange(1_000), np.arange(1_000) // 10, 0.0)
+        waiting.add(np.arange(1_000), np.arange(1_000) // 10, Turn(True, 0.0))
         order: list[int] = []
         for second in range(10):
             order += waiting.take(second, 1_000).tolist()
@@ -128,6 +128,20 @@ def test_the_order_is_repeatable_by_its_seed() -> None:
         assert sorted(order) == list(range(1_000))
         assert waiting.slots == 0
     assert orders[0] == orders[1] != orders[2]
+
+
+def test_whom_others_wait_for_goes_first_and_then_who_was_asked_first() -> None:
+    waiting = Waiting(np.random.default_rng(1))
+    for first_slot, turn in ((0, Turn(True, 0.1)), (10, Turn(True, 0.0)), (20, Turn(False, 0.2))):
+        waiting.add(np.arange(first_slot, first_slot + 10), np.zeros(10, np.int64), turn)
+    order: list[int] = []
+    for number in range(30):
+        now = number * (SPACING_S + 0.001)
+        assert waiting.turn(now) == (Turn(False, 0.2), Turn(True, 0.0), Turn(True, 0.1))[number // 10]
+        order += waiting.take(now, 1).tolist()
+        waiting.left(now)
+    assert [slot // 10 for slot in order] == [2] * 10 + [1] * 10 + [0] * 10
+    assert waiting.turn(9.0) == NO_TURN
 
 
 def test_stopping_waits_for_what_is_out_and_sends_nothing_more() -> None:

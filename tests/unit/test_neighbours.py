@@ -34,7 +34,7 @@ def test_everybody_is_released_once_those_before_it_have_ended(count: int) -> No
 
 
 def test_the_nearest_neighbour_tells() -> None:
-    neighbours = Neighbours(keys(*range(64)), Distances())
+    neighbours = Neighbours(keys(*range(64)), Distances(), strides=(4, 1))
     ends(neighbours, [0], 9)
     ends(neighbours, [4], 11)
     neighbours.let_go(np.array([2]))
@@ -42,6 +42,16 @@ def test_the_nearest_neighbour_tells() -> None:
     ends(neighbours, [2], UNKNOWN)
     neighbours.let_go(np.array([3, 1]))
     assert neighbours.expected_ttl[[3, 1]].tolist() == [9, 9]  # both wait for 0 and 4, and 0 is the nearer one
+
+
+def test_the_last_ones_wait_until_enough_of_their_company_have_ended() -> None:
+    neighbours = Neighbours(keys(*range(256)), Distances(), strides=(16, 4, 1), enough=4)
+    ends(neighbours, [0, 16, 32], 9)
+    assert neighbours.release().tolist() == [4, 8, 12, 20, 24, 28]
+    ends(neighbours, [4, 8], 9)
+    assert neighbours.release().tolist() == []  # 1 to 7 have both neighbours, but of 0, 4, 8 and 12 only three ended
+    ends(neighbours, [12], 9)
+    assert neighbours.release().tolist() == [course for course in range(1, 16) if course % 4]
 
 
 def test_nobody_waits_for_a_neighbour_when_a_nearer_one_is_known() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from allhops.options import TraceOptions
 
 AUTO: Final = "auto"
-STRATEGIES: Final = (AUTO, "parallel", "frugal")
+STRATEGIES: Final = (AUTO, "parallel", "frugal", "whole")
 MAX_RATE_PPS: Final = 10_000_000.0
 """More than one machine sends from one process, in C or in Python: whoever writes more has mistyped it."""
 MAX_SEED: Final = 2**64 - 1
@@ -167,7 +167,10 @@ def _named(strategy: str) -> str | None:
 def _add_pace(group: argparse._ArgumentGroup) -> argparse._ArgumentGroup:
     text = f"probes a second, or max for what this machine can do (default: {BATCH_RATE_PPS:g})"
     _add(group, "--rate", "PPS", text, batch_rate)
-    text = "parallel asks every TTL, frugal only what other paths have not shown (default: auto, frugal from 100 on)"
+    text = (
+        "parallel asks every TTL, whole those that other paths leave in doubt, frugal those that they have not shown "
+        "(default: auto, frugal from 100 on)"
+    )
     _add(group, "--strategy", "NAME", text, choices=STRATEGIES)
     _add(group, "--seed", "N", "decides the order of the probes (default: a random one)", seed)
     return group

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from allhops.core.ledger import Ledger
     from allhops.core.plan import Plan
 
-EXPERIENCE = 1_000
-"""Replies that a window must have heard before it knows what is slow."""
+EXPERIENCE = 250
+"""Replies that a window must have heard before it knows what is slow: one of so many is among the slowest per cent, and
+`NEAR_FACTOR` is for the others."""
 LOOK_S = 0.05
 """Between two searches for probes to give up: what a wait may last longer than its rule says."""
 

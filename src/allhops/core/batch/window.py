@@ -16,7 +16,7 @@ import numpy as np
 
 from allhops.core.batch.flight import Flight
 from allhops.core.batch.survey import Survey, survey
-from allhops.core.batch.waiting import Waiting
+from allhops.core.batch.waiting import NO_TURN, Turn, Waiting
 from allhops.core.harvest import STOP_REASONS, Harvest, joined
 from allhops.core.ledger import CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Ledger
 from allhops.errors import NETWORK_IS_DOWN
@@ -38,6 +38,8 @@ Replies_contra = TypeVar("Replies_contra", contravariant=True)
 
 BLOCK_PROBES = 1024
 """Probes built together: arrays pay by then, and what a block holds is not too old when it leaves."""
+HURRIED_PROBES = 256
+"""The same where courses wait for others, whose next round is due only when a block is through."""
 FULL_QUEUE_PAUSE_S = 0.002
 """How long to let a full kernel queue drain before the same probe is tried again."""
 NETWORK_DOWN_PAUSE_S = 1.0
@@ -103,6 +105,7 @@ class Window(Generic[Replies]):
         self._waiting = Waiting(random)
         self._flight = Flight(plan, self.ledger)
         self._block: Block | None = None
+        self._block_turn = NO_TURN
         self._noted = 0
         self._blocked_until = now
         self._network_down_tries = 0
@@ -118,7 +121,10 @@ class Window(Generic[Replies]):
         self._began_ns = np.zeros(plan.courses, np.int64)
         self._harvests: list[Harvest] = []
         self.open_courses = plan.courses
-        self._ask(strategy.begin(plan), now)
+        first = strategy.begin(plan)
+        self._is_awaited = strategy.awaited(plan)
+        self._block_probes = HURRIED_PROBES if self._is_awaited.any() else BLOCK_PROBES
+        self._ask(first, now)
 
     @property
     def ended(self) -> bool:
@@ -129,6 +135,10 @@ class Window(Generic[Replies]):
     def waiting(self) -> int:
         """Probes that wait to be sent, due or not."""
         return self._waiting.slots + (len(self._block) - self._block.handed if self._block is not None else 0)
+
+    def turn(self, now: float) -> Turn:
+        """Of what is to be sent next: of several windows the lowest goes first."""
+        return self._block_turn if self._block is not None else self._waiting.turn(now)
 
     @property
     def in_flight(self) -> int:
@@ -142,7 +152,8 @@ class Window(Generic[Replies]):
         if now < self._blocked_until:
             return None
         if self._block is None:
-            slots = self._useful(self._waiting.take(now, BLOCK_PROBES))
+            self._block_turn = self._waiting.turn(now)
+            slots = self._useful(self._waiting.take(now, self._block_probes))
             if not len(slots):
                 self._waiting.left(now)
                 return None
@@ -270,7 +281,10 @@ class Window(Generic[Replies]):
     def _ask(self, slots: NDArray[np.int64], now: float) -> None:
         courses = self._courses_of(slots)
         np.add.at(self._outstanding, courses, 1)
-        self._waiting.add(slots, courses, now)
+        awaited = self._is_awaited[courses]
+        for is_awaited, part in ((True, awaited), (False, ~awaited)):
+            if part.any():
+                self._waiting.add(slots[part], courses[part], Turn(not is_awaited, now))
 
     def _useful(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those that can still change the result: not beyond the destination."""

@@ -280,10 +280,13 @@ class Batch:
     def _advance(self, now: float) -> None:
         """Move the windows on, and take what has ended."""
         for harvest in self._windows.advance(now):
-            self._done += len(harvest)
-            if not (self._discards and self._stopping):
-                self._unread += len(harvest)
-                self._output.append(harvest)
+            if harvest is not None:
+                self._done += len(harvest)
+                if not (self._discards and self._stopping):
+                    self._unread += len(harvest)
+                    self._output.append(harvest)
+            # All of them together can take longer than the pacer's burst lasts.
+            self._unlooked += self._windows.send(self._clock.now(), self._pacer, self._most())
         if self._output:
             self._news.set()
 
@@ -341,7 +344,7 @@ class Batch:
         waiting = self._windows.waiting
         appetite = APPETITE_PROBES if self._pacer.rate_pps == inf else APPETITE_S * self._pacer.rate_pps
         is_full = len(gathering.members) >= courses
-        is_due = self._fed or (not waiting and now - gathering.since >= PATIENCE_S)
+        is_due = (self._fed and not self._intake.unrouted) or (not waiting and now - gathering.since >= PATIENCE_S)
         return (is_full or is_due) and waiting <= appetite and self._unread <= MOST_COURSES and self._windows.has_room
 
     # The end

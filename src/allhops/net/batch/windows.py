@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from allhops.net.batch.wire import BatchLease, Way, Wire
     from allhops.options import TraceOptions
 
-MOST_COURSES = 8_192
+MOST_COURSES = 10_240
 """Destinations of one window at most."""
 LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
@@ -139,27 +139,31 @@ class Windows:
         return True
 
     def send(self, now: float, pacer: Pacer, most: int) -> int:
-        """Hand probes to the wire, oldest window first, as many as the pacer grants; how many."""
+        """Hand probes to the wire, from the window whose turn it is, as many as the pacer grants; how many."""
         sent = 0
-        for live in self._live:
-            while (block := live.window.probes_to_send(now)) is not None:
-                granted = pacer.grant(now, len(block) - block.handed, most - sent)
-                if not granted:
-                    return sent
-                before = block.handed
-                live.lease.send(block, granted)
-                handed = block.handed - before
-                sent += handed
-                through = block.handed == len(block)
-                if handed < granted:
-                    pacer.give_back(granted - handed)
-                    if not handed or block.errors[block.handed - 1] not in NETWORK_IS_DOWN:
-                        self.full_queues += 1
-                        live.window.queue_was_full(now)
-                if handed < granted or through:
-                    self._note_sent(live, now)
-                if handed < granted:
-                    break
+        ready = list(self._live)
+        while ready:
+            live = min(ready, key=lambda live: live.window.turn(now))
+            block = live.window.probes_to_send(now)
+            if block is None:
+                ready.remove(live)
+                continue
+            granted = pacer.grant(now, len(block) - block.handed, most - sent)
+            if not granted:
+                return sent
+            before = block.handed
+            live.lease.send(block, granted)
+            handed = block.handed - before
+            sent += handed
+            through = block.handed == len(block)
+            if handed < granted:
+                pacer.give_back(granted - handed)
+                if not handed or block.errors[block.handed - 1] not in NETWORK_IS_DOWN:
+                    self.full_queues += 1
+                    live.window.queue_was_full(now)
+                ready.remove(live)
+            if handed < granted or through:
+                self._note_sent(live, now)
         return sent
 
     def receive(self, now: float) -> None:
@@ -178,19 +182,18 @@ class Windows:
             if self._ring.count < self._ring.capacity:  # what has come since can wait for company
                 return
 
-    def advance(self, now: float) -> Iterator[Harvest]:
-        """Move them on: what has ended. A window of which nothing is left gives its flow back."""
+    def advance(self, now: float) -> Iterator[Harvest | None]:
+        """Move them on, one at a step: what has ended of each. One of which nothing is left gives its flow back."""
         for live in tuple(self._live):
             live.window.advance(now)
-            if live.window.open_courses and now < live.harvest_at:
-                continue
-            live.harvest_at = now + HARVEST_S
-            harvest = live.window.harvest()
+            harvest = None
+            if not live.window.open_courses or now >= live.harvest_at:
+                live.harvest_at = now + HARVEST_S
+                harvest = live.window.harvest()
             if live.window.ended:
                 live.lease.close()
                 self._live.remove(live)
-            if harvest is not None:
-                yield harvest
+            yield harvest
 
     def stop_sending(self, now: float) -> None:
         """Nothing leaves any more; what is out is waited for."""

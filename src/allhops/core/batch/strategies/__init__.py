@@ -24,7 +24,8 @@ class Asked(NamedTuple):
     """(m,): each unsent so far; in any order, the window spreads them. Of the courses that the strategy was asked
     about, and of some that it has held back until now."""
     done: NDArray[bool_]
-    """(n,), one for each course that the strategy was asked about: it ends. Those without slots must be done."""
+    """(n,), one for each course that the strategy was asked about: it ends. Those that are not done and have no slots
+    are held back."""
 
 
 class Inheritance(NamedTuple):
@@ -54,7 +55,11 @@ class Strategy(Protocol):
         ...
 
     def proceed(self, plan: Plan, survey: Survey) -> Asked:
-        """Go on with the courses of a survey, in its order. A course that was held back is no longer."""
+        """Go on with the courses of a survey, in its order: those that are settled, or all that are held back."""
+        ...
+
+    def awaited(self, plan: Plan) -> NDArray[bool_]:
+        """(courses,): whose end others wait for. Their probes are sent first."""
         ...
 
     def inherited(self, plan: Plan, survey: Survey) -> Inheritance | None:
@@ -68,6 +73,7 @@ class Strategy(Protocol):
 BATCH_STRATEGIES = {
     "parallel": "allhops.core.batch.strategies.parallel:Parallel",
     "frugal": "allhops.core.batch.strategies.frugal:Frugal",
+    "whole": "allhops.core.batch.strategies.whole:Whole",
 }
 """Name to class. ADD AN ALGORITHM HERE."""
 

@@ -77,6 +77,10 @@ class Frugal:
         """Rows below the last answer, rows beyond it while they pay, and first ones of courses whose wait is over."""
         return self._windows[id(plan)].proceed(survey)
 
+    def awaited(self, plan: Plan) -> NDArray[np.bool_]:
+        """Those between which others stand."""
+        return self._windows[id(plan)].neighbours.is_awaited
+
     def inherited(self, plan: Plan, survey: Survey) -> Inheritance | None:
         """What the stop set says of the rows below the last stop."""
         window = self._windows[id(plan)]

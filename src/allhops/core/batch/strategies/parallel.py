@@ -48,6 +48,10 @@ class Parallel:
         done: NDArray[np.bool_] = np.logical_not(wanted.any(axis=(1, 2)))
         return Asked(slots, done)
 
+    def awaited(self, plan: Plan) -> NDArray[np.bool_]:
+        """Nobody."""
+        return np.zeros(plan.courses, np.bool_)
+
     def inherited(self, plan: Plan, survey: Survey) -> Inheritance | None:
         """Nothing: every row was asked."""
         return None

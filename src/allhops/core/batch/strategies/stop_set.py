@@ -87,10 +87,12 @@ class StopSet:
         self._count = 0
         self._places = np.zeros(_FIRST_PLACES, np.int32)
 
-    def make_room(self, entries: int) -> None:
-        """Begin anew if so many entries more have no room."""
-        if self._count + entries > self.capacity:
+    def make_room(self, entries: int) -> bool:
+        """Begin anew if so many entries more have no room; whether that was so."""
+        is_full = self._count + entries > self.capacity
+        if is_full:
             self._clear()
+        return is_full
 
     def find(self, met: Met) -> NDArray[np.int32]:
         """(m,): entries, `NOBODY` for none."""
