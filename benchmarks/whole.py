@@ -18,7 +18,7 @@ import numpy as np
 from allhops.core.harvest import Harvest
 from allhops.core.ledger import ANSWERED
 from allhops.net.batch.engine import Batch
-from allhops.net.batch.feed import Destination
+from allhops.net.batch.group import Group
 from allhops.options import TraceOptions
 from allhops.testing import SyntheticInternet
 from allhops.testing.fakewire import FakeWire
@@ -89,9 +89,8 @@ def run_strategy(
     asked = internet.destinations() if destinations is None else destinations
     tables: list[list[NDArray[np.int64]]] = [[], []]
 
-    async def members() -> AsyncIterator[Destination]:
-        for position, address in enumerate(map(IPv4Address, asked.tolist())):
-            yield Destination(position, str(address), address)
+    async def members() -> AsyncIterator[Group]:
+        yield Group.of([*map(IPv4Address, asked.tolist())])
 
     async def trace() -> tuple[float, int]:
         loop = asyncio.get_running_loop()
