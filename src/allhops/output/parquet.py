@@ -1,9 +1,8 @@
 """Parquet of a batch: one row for each probe, in parts that survive whatever ends the process.
 
 Harvests are held for a moment, so that those of one window become rows together; rows are gathered, and become a part
-when there are enough of them or some seconds have gone by. A thread does both. `close` joins the parts (parts.py):
-large ones as they are (groups.py), small ones several to a group. All rows of a destination are in one part; what is
-there is finished. What the columns hold: columns.py, docs/formats.md.
+when there are enough of them or some seconds have gone by. A thread does both. `close` joins the parts (parts.py). All
+rows of a destination are in one part; what is there is finished. What the columns hold: columns.py, docs/formats.md.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
-from io import BytesIO
 from pathlib import Path
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +18,6 @@ import numpy as np
 
 from allhops.errors import UsageError
 from allhops.output.columns import COLUMNS, SCHEMA, stack
-from allhops.output.groups import Group, GroupsFile, groups_of
 from allhops.output.parts import Parts
 from allhops.output.sheets import Told, rows_of, sheet_of
 from allhops.output.tables import StoredWords, Tables, integers
@@ -38,8 +35,6 @@ ROWS_PER_PART = 1 << 16
 """Written in 60 ms; what this takes of memory grows with it, and so does what is gathered meanwhile."""
 ROWS_PER_GROUP = 1 << 16
 """To which small parts are joined: what a reader takes at once."""
-COPIED_ROWS = 1 << 15
-"""A group of so many is large enough for readers, and is copied."""
 HELD_ROWS = 1 << 15
 HELD_S = 0.5
 """Harvests are held until they have rows or are old enough: the more come together the less each costs, but a ledger of
@@ -119,7 +114,7 @@ class ParquetWriter:
             self._settle()
 
     def close(self) -> None:
-        """Join all parts to the file: a tenth of a second for a million rows, a second or two if the parts are small.
+        """Join all parts to the file, a second or two for a million rows.
 
         Raises: OSError; then what was written is in the parts. It may be tried again.
         """
@@ -229,55 +224,30 @@ class ParquetWriter:
 
     def _join(self, file: IO[bytes]) -> None:
         """All that is on the disk, in the same order."""
-        whole = GroupsFile(file, self._in_memory())
-        for group in self._large_groups(whole.takes):
-            whole.add(group)
-        whole.finish()
+        with self._writer(file) as whole:
+            waiting: list[Any] = []
+            for table in self._stored():
+                waiting.append(table)
+                if sum(map(len, waiting)) >= ROWS_PER_GROUP:
+                    whole.write_table(self._tables.merged(waiting))
+                    waiting.clear()
+            if waiting:
+                whole.write_table(self._tables.merged(waiting))
 
-    def _large_groups(self, may_be_copied: Callable[[Group], bool]) -> Iterator[Group]:
-        """As they are on the disk, or made of small ones."""
-        waiting: list[Any] = []
-        for path in self._parts.files():
-            with path.open("rb") as opened:
-                for at, group in enumerate(groups_of(opened)):
-                    if group.rows >= COPIED_ROWS and may_be_copied(group):
-                        yield from self._merged(waiting)
-                        yield group
-                        continue
-                    waiting.append(self._read_group(opened, at))
-                    if sum(map(len, waiting)) >= ROWS_PER_GROUP:
-                        yield from self._merged(waiting)
-        yield from self._merged(waiting)
+    def _write(self, file: IO[bytes], table: Any) -> None:
+        """A file of one group of rows."""
+        with self._writer(file) as writer:
+            writer.write_table(table)
 
-    def _merged(self, waiting: list[Any]) -> list[Group]:
-        """Tables as one group, if there are any; none is left waiting."""
-        if not waiting:
-            return []
-        file = self._in_memory(self._tables.merged(waiting))
-        waiting.clear()
-        return groups_of(file)
-
-    def _read_group(self, file: IO[bytes], at: int) -> Any:
-        with self._parquet.ParquetFile(file) as opened:
-            return opened.read_row_group(at, use_threads=False)
-
-    def _in_memory(self, *tables: Any) -> IO[bytes]:
-        file = BytesIO()
-        self._write(file, *tables)
-        return file
-
-    def _write(self, file: IO[bytes], *tables: Any) -> None:
-        """A file of at most one table, as one group of rows."""
-        with self._parquet.ParquetWriter(
+    def _writer(self, file: IO[bytes]) -> Any:
+        return self._parquet.ParquetWriter(
             file,
             self._schema,
             compression=_COMPRESSION,
             use_dictionary=_TEXTS,
             write_statistics=_NUMBERS,
             write_batch_size=ROWS_PER_GROUP,
-        ) as writer:
-            for table in tables:
-                writer.write_table(table)
+        )
 
 
 def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:
