@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import Counter
 from contextlib import aclosing
 from ipaddress import IPv4Address
@@ -22,12 +23,15 @@ from allhops.net.many import PARALLEL_BELOW, TraceMany
 from allhops.net.prober import Prober
 from allhops.options import TraceOptions
 from allhops.testing import FakeWire, SyntheticInternet
+from allhops.testing.fakewire import FakeWireLease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from allhops.core.lanes import Block
     from allhops.model import Trace
     from allhops.net.batch.feed import Refused
+    from allhops.net.batch.wire import Way
 
 OPTIONS = TraceOptions(attempts=1, timeout=0.4)
 
@@ -227,3 +231,29 @@ async def test_many_traces_come_in_the_order_of_the_list() -> None:
     traces = await TraceMany(Prober, names, OPTIONS, open_batch=open_batch)
     assert [trace.destination for trace in traces] == names
     assert opened == ["frugal"]
+
+
+async def test_nothing_ends_before_it_began() -> None:
+    """What leaves between two windows' turns may fail at once, and its course end with the next turn."""
+    net = SyntheticInternet(3, destinations=8_000)
+
+    class RefusingLease(FakeWireLease):
+        def send(self, block: Block, most: int) -> None:
+            first = block.handed
+            super().send(block, most)
+            np.frombuffer(block.errors, np.uint16)[first : block.handed] = errno.EPERM
+
+    class Wire(FakeWire):
+        def lease(self, way: Way, options: TraceOptions) -> FakeWireLease:
+            lease = super().lease(way, options)
+            return RefusingLease(self, lease.source, lease.source_port)
+
+    durations, begun = [], []
+    async with Batch(OPTIONS, strategy="frugal", rate_pps=20_000, seed=1, wire=Wire(net)) as batch:
+        async for item in batch.run(fed(net.destinations().tolist())):
+            assert isinstance(item, Harvest)
+            durations += item.duration_ns.tolist()
+            begun += item.started_ns.tolist()
+    assert len(durations) == 8_000
+    assert min(durations) >= 0
+    assert min(begun) > 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -223,6 +225,7 @@ def test_an_empty_batch_is_a_table_without_rows(path: Path) -> None:
 
 def test_a_part_is_made_when_there_are_enough_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROWS_PER_PART", 20)
+    monkeypatch.setattr(parquet, "MOST_ROWS", 20)
     output = writer(path, clock=lambda: 0.0)
     for part in likely_harvest(1, 9).split(1):
         output.harvest(part)
@@ -248,6 +251,48 @@ def test_a_part_is_made_when_its_first_rows_are_old(path: Path) -> None:
     assert len([*output.finished()]) == 3
     assert len([*(path.parent / "run.parquet.parts").iterdir()]) == 1
     output.close()
+
+
+def test_a_part_is_made_though_nothing_more_comes(path: Path) -> None:
+    now = 100.0
+    output = writer(path, clock=lambda: now)
+    output.harvest(likely_harvest(1, 3))
+    now += parquet.SECONDS_PER_PART
+    output.tick()
+    output.abandon()  # waits for the thread
+    assert len([*writer(path, resume=True).finished()]) == 3
+
+
+def test_a_slow_disk_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_synced = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: is_synced.wait())
+    now = 100.0
+    output = writer(path, clock=lambda: now)
+    for harvest in likely_harvest(1, 4).split(1):
+        output.harvest(harvest)
+        now += parquet.SECONDS_PER_PART
+        output.tick()
+    is_synced.set()
+    output.close()
+    assert len(destinations(path)) == 4
+
+
+def test_rows_of_a_part_that_failed_are_in_the_next(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    output = writer(path, clock=lambda: now)
+    output.harvest(likely_harvest(1, 3))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        now += parquet.SECONDS_PER_PART
+        output.tick()
+        concurrent.futures.wait([output._writing] if output._writing is not None else [])
+    output.flush()
+    output.close()
+    assert len(destinations(path)) == 3
+
+
+def fails(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, "no room")
 
 
 def test_joined_rows_are_in_large_groups(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

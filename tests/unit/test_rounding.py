@@ -37,3 +37,8 @@ def test_texts_are_those_of_single_durations(durations_ns: list[int]) -> None:
 @given(st.lists(st.integers(0, 2**62)))
 def test_any_duration(durations_ns: list[int]) -> None:
     assert milliseconds_texts(np.array(durations_ns, np.int64)) == one_by_one(durations_ns)
+
+
+def test_durations_below_zero_are_what_the_record_says() -> None:
+    durations = [-1, -499, -500, -501, -999, -1_000, -1_500, -500_000, -(10**12)]
+    assert milliseconds_texts(np.array(durations)) == one_by_one(durations)

@@ -1,7 +1,8 @@
 """Courses that have ended, still as columns: what a batch hands to whoever wants traces, lines or tables of them.
 
 A harvest shares plan and ledger with the window it comes from; nothing in either changes any more for its courses,
-but for the stamps of replies that come late. This file knows no packet and no clock.
+but for the stamps of replies that come late and the count and flags of duplicates: who reads later may see more.
+This file knows no packet and no clock.
 """
 
 from __future__ import annotations
@@ -206,7 +207,9 @@ class Harvest:
         courses = self.courses[part]
         inherited = self.inherited
         if inherited is not None:
-            mine = np.isin(inherited.course, courses)
+            is_mine = np.zeros(self.plan.courses, np.bool_)
+            is_mine[courses] = True
+            mine = is_mine[inherited.course]
             inherited = inherited._replace(**{name: column[mine] for name, column in inherited._asdict().items()})
         return replace(
             self,

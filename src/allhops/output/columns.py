@@ -178,8 +178,9 @@ def _if(has: int, name: str) -> Callable[[Sheet], Numbers]:
 
 def _one_of(name: str, words: Sequence[str | None]) -> Callable[[Sheet], Words]:
     """A word of the row by its place in a list; where that holds none, null."""
-    texts, is_word = [str(word) for word in words], np.array([word is not None for word in words])
-    return lambda sheet: Words(sheet.rows[name], texts, is_word[sheet.rows[name]])
+    texts, is_word = [word for word in words if word is not None], np.array([word is not None for word in words])
+    codes = np.where(is_word, np.cumsum(is_word) - 1, 0).astype(np.int32)
+    return lambda sheet: Words(codes[sheet.rows[name]], texts, is_word[sheet.rows[name]])
 
 
 def _bits(name: str, read: Callable[[int], Sequence[str]]) -> Callable[[Sheet], Words]:

@@ -10,6 +10,7 @@ to its first probe, what closes it to its last. This file knows no clock.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from allhops.core.evidence import NAT
 from allhops.core.paths import hop_from, probe_from
 from allhops.model import Hop
 from allhops.output.fragments import ADDRESSES, NOBODY, Remembered, cut
+from allhops.output.json import compact
 from allhops.output.records import HOP, INHERITED, PROBE, milliseconds
 from allhops.output.rounding import THOUSANDTHS, rounded
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from allhops.core.harvest import Harvest, Hops, Rows
+    from allhops.model import Probe
 
 PIECES = 5
 
@@ -44,6 +47,9 @@ _SENT, _RESPONDER, _NAME, _RTT, _LATE_RTT, _REPLY = cut(
     ),
 )  # fmt: skip
 _TTL, _PROBES, _SAYS, _INHERITED = cut(HOP, ("ttl",), ("probes",), ("verdict", "nat", "mtu"), ("inherited",))
+_EXTENSIONS = next(field for field in PROBE.fields if field.name == "extensions")
+_EXTENSIONS_NAME = f"{compact(_EXTENSIONS.name)}:"
+_NO_EXTENSIONS = f"{_EXTENSIONS_NAME}{compact([])}"
 _INHERITED_ADDRESS, _INHERITED_DONOR = cut(INHERITED, ("address",), ("destination",))
 
 _REPLY_COLUMNS = (
@@ -157,20 +163,27 @@ def _behind(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool
     closing = np.where(np.logical_or.reduceat(is_nat, hops.begin[has_probes]), _LAST_BEHIND_NAT, _LAST)
     columns["closing"][hops.end[has_probes] - 1] = closing
     keys = columns.view(f"V{_BEHIND_KEY.itemsize}").tolist()
-    if ledger.extensions:
-        for at, one in enumerate(slot.tolist()):
-            if one in ledger.extensions:
-                keys[at] = (keys[at], ledger.extensions[one])
 
     def make(at: int) -> str:
-        text = f",{_REPLY.text(probe_from(plan, ledger, int(slot[at])))}}}"
+        text = f",{_REPLY.text(_without_extensions(probe_from(plan, ledger, int(slot[at]))))}}}"
         if columns["closing"][at] == _FURTHER:
             return text
         hop = int(np.searchsorted(hops.end, at, side="right"))
         slots = slot[hops.begin[hop] : hops.end[hop]].tolist()
         return f"{text}{_closing(hop_from(plan, ledger, int(hops.ttl[hop]), slots))}{_NULL}}}"
 
-    return _BEHIND.texts(keys, make)
+    texts = _BEHIND.texts(keys, make)
+    if ledger.extensions:
+        for at, one in enumerate(slot.tolist()):
+            if one in ledger.extensions and is_reply[at]:
+                said = compact(_EXTENSIONS.read(probe_from(plan, ledger, one)))
+                texts[at] = texts[at].replace(_NO_EXTENSIONS, f"{_EXTENSIONS_NAME}{said}", 1)
+    return texts
+
+
+def _without_extensions(probe: Probe) -> Probe:
+    """The same, so that what the network may make up at will is not remembered."""
+    return probe if probe.reply is None else replace(probe, reply=replace(probe.reply, extensions=()))
 
 
 def _opening_keys(harvest: Harvest, hops: Hops) -> NDArray[np.int64]:

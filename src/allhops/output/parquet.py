@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_PART = 1 << 16
 """Written in 60 ms; what this takes of memory grows with it, and so does what is gathered meanwhile."""
+MOST_ROWS = 4 * ROWS_PER_PART
+"""That wait for a slow disk."""
 ROWS_PER_GROUP = 1 << 16
 """To which small parts are joined: what a reader takes at once."""
 HELD_ROWS = 1 << 15
@@ -40,7 +43,7 @@ HELD_S = 0.5
 """Harvests are held until they have rows or are old enough: the more come together the less each costs, but a ledger of
 which one course is held takes 66 bytes a slot."""
 SECONDS_PER_PART = 2.0
-"""What a process that is killed may lose, as long as something comes."""
+"""What a process that is killed may lose."""
 _METADATA = b"allhops"
 _COMPRESSION = "zstd"
 _TEXTS = [column.name for column in COLUMNS if column.type == "text"]
@@ -105,9 +108,25 @@ class ParquetWriter:
         """The rows of one trace; `position` is that of its destination in the caller's list. Raises: OSError."""
         self._gather(Told(trace, position))
 
+    def tick(self) -> None:
+        """Do what is due by now; to be called a few times a second. Raises: OSError, of an earlier part.
+
+        It waits for the disk only where so much waits for it already that memory would not hold it.
+        """
+        now = self._clock()
+        if self._held and (self._held_rows >= HELD_ROWS or now - self._held_since >= HELD_S):
+            self._let_go()
+        if self._writing is not None and self._writing.done():
+            self._settle()
+        is_due = self._rows >= ROWS_PER_PART or now - self._gathered_since >= SECONDS_PER_PART
+        if self._rows and is_due and (self._writing is None or self._rows >= MOST_ROWS):
+            self._settle()
+            self._start_part()
+
     def flush(self) -> None:
         """Make a part of what has been gathered, and wait until it is durable. Raises: OSError; it stays gathered."""
-        self._settle()
+        with suppress(OSError):  # an earlier part's: its rows are gathered again, and tried now
+            self._settle()
         self._let_go()
         if self._gathered:
             self._start_part()
@@ -177,13 +196,7 @@ class ParquetWriter:
         self._held.append(told)
         self._held_rows += rows
         self._rows += rows
-        if self._held_rows >= HELD_ROWS or now - self._held_since >= HELD_S:
-            self._let_go()
-        if self._writing is not None and self._writing.done():
-            self._settle()
-        if self._rows >= ROWS_PER_PART or now - self._gathered_since >= SECONDS_PER_PART:
-            self._settle()
-            self._start_part()
+        self.tick()
 
     def _let_go(self) -> None:
         """Let the thread make rows of what is held."""

@@ -27,22 +27,23 @@ class Rounded(NamedTuple):
     thousandths: NDArray[np.int64]
     """(n,): of a millisecond, 0 to 999."""
     is_doubtful: NDArray[np.bool_]
-    """(n,): just between two microseconds, or very long: there `milliseconds` must be asked, for its float decides."""
+    """(n,): just between two microseconds, very long, or negative: there `milliseconds` must be asked."""
 
 
 def rounded(duration_ns: NDArray[np.int64]) -> Rounded:
-    """Each duration, none of them negative."""
+    """Each duration. Between two microseconds the float of `milliseconds` decides."""
     raised = duration_ns + 500
     micro = raised // 1_000
     whole = micro // 1_000
-    return Rounded(whole, micro - whole * 1_000, (micro * 1_000 == raised) | (duration_ns > CERTAIN_NS))
+    is_doubtful = (micro * 1_000 == raised) | (duration_ns > CERTAIN_NS) | (duration_ns < 0)
+    return Rounded(whole, micro - whole * 1_000, is_doubtful)
 
 
 def milliseconds_texts(duration_ns: NDArray[np.int64]) -> list[str]:
     """The text of `milliseconds` of each duration.
 
-    >>> milliseconds_texts(np.array([0, 1_499, 1_500, 2_500, 12_345_678_901]))
-    ['0.0', '0.001', '0.002', '0.003', '12345.679']
+    >>> milliseconds_texts(np.array([0, 1_499, 1_500, 2_500, 12_345_678_901, -500_000]))
+    ['0.0', '0.001', '0.002', '0.003', '12345.679', '-0.5']
     """
     whole, thousandths, is_doubtful = rounded(duration_ns)
     texts = [

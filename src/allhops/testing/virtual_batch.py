@@ -70,6 +70,7 @@ class VirtualBatch:
             names=[str(destination) for destination in destinations],
             positions=range(len(destinations)),
             now=0.0,
+            now_ns=0,
             random=np.random.default_rng(seed),
             backend="simulated",
         )

@@ -169,7 +169,9 @@ class ParquetFile:
             self._writer.trace(refused.trace, position=refused.position)
 
     async def catch_up(self) -> None:
-        """Nothing: the writer has its own pace, and a thread for it."""
+        """What the writer has to do by now; the most of it is done by its thread."""
+        with self._errors():
+            self._writer.tick()
 
     async def close(self, *, is_complete: bool) -> None:
         """Join the parts, or leave them where they are."""

@@ -76,7 +76,8 @@ class Window(Generic[Replies]):
     """All courses of one plan, which has one flow.
 
     `names` and `positions` tell what the caller called each destination and where it stood in the list. `counters` and
-    `tally` are shared with whoever else counts. `random` decides the order in which probes leave.
+    `tally` are shared with whoever else counts. `random` decides the order in which probes leave. `now_ns` is the wall
+    clock: when a course began that never sends a probe.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Window(Generic[Replies]):
         names: Sequence[str],
         positions: ArrayLike,
         now: float,
+        now_ns: int,
         random: np.random.Generator,
         backend: str,
     ) -> None:
@@ -118,7 +120,7 @@ class Window(Generic[Replies]):
         self._failed = np.zeros(plan.courses, np.int32)
         self._last_error = np.zeros(plan.courses, np.uint16)
         self._began_at = np.full(plan.courses, np.nan)
-        self._began_ns = np.zeros(plan.courses, np.int64)
+        self._began_ns = np.full(plan.courses, now_ns, np.int64)
         self._harvests: list[Harvest] = []
         self.open_courses = plan.courses
         first = strategy.begin(plan)

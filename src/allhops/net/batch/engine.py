@@ -279,7 +279,7 @@ class Batch:
 
     def _advance(self, now: float) -> None:
         """Move the windows on, and take what has ended."""
-        for harvest in self._windows.advance(now):
+        for harvest in self._windows.advance(self._clock.now):
             if harvest is not None:
                 self._done += len(harvest)
                 if not (self._discards and self._stopping):

@@ -7,6 +7,7 @@ no pace and decides nothing about paths.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from allhops.net.tracing import size_of_probe
 from allhops.wire.probes import COOKIE_SIZE, LAYOUTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from allhops.core.batch.strategies import Strategy
     from allhops.core.batch.window import Tally
@@ -132,6 +133,7 @@ class Windows:
             names=members.names,
             positions=members.positions,
             now=now,
+            now_ns=self._wall.place(time.time_ns()),
             random=self._random,
             backend=self._wire.backend,
         )
@@ -182,9 +184,13 @@ class Windows:
             if self._ring.count < self._ring.capacity:  # what has come since can wait for company
                 return
 
-    def advance(self, now: float) -> Iterator[Harvest | None]:
-        """Move them on, one at a step: what has ended of each. One of which nothing is left gives its flow back."""
+    def advance(self, clock: Callable[[], float]) -> Iterator[Harvest | None]:
+        """Move them on, one at a step: what has ended of each. One of which nothing is left gives its flow back.
+
+        `clock` is asked at each step: the caller may send in between, and nothing ends before it has begun.
+        """
         for live in tuple(self._live):
+            now = clock()
             live.window.advance(now)
             harvest = None
             if not live.window.open_courses or now >= live.harvest_at:
