@@ -32,11 +32,18 @@ def world(version: int, seed: int = 5, **kinds: float) -> tuple[Scenario, list[A
     return scenario, [network[0] for network in networks if network.version == version]
 
 
-def play(scenario: Scenario, addresses: list[Address], *, rate_pps: float = 5_000, **options: object) -> VirtualBatch:
+def play(
+    scenario: Scenario,
+    addresses: list[Address],
+    *,
+    strategy: str = "parallel",
+    rate_pps: float = 5_000,
+    **options: object,
+) -> VirtualBatch:
     batch = VirtualBatch(
         Internet(scenario),
         addresses,
-        batch_strategy("parallel"),
+        batch_strategy(strategy),
         TraceOptions(**options),  # type: ignore[arg-type]  # any of its fields
         lane=ScalarLane,
         rate_pps=rate_pps,
@@ -115,11 +122,21 @@ def test_no_destination_and_no_router_sees_a_burst() -> None:
     assert max(per_ttl.values()) < 0.2 * len(steady)
 
 
+def test_who_is_asked_on_at_once_sees_no_burst_either() -> None:
+    """The next round of a strategy may come a moment after the last probe of the one before was answered."""
+    scenario, addresses = world(4, min_rtt_ms=1, max_rtt_ms=2)
+    batch = play(scenario, addresses, strategy="frugal")
+    times = defaultdict(list)
+    for at, packet in batch.sent:
+        times[destination_of(packet)].append(at)
+    assert min(later - at for sent in times.values() for at, later in pairwise(sent)) >= SPACING_S
+
+
 def test_the_order_is_repeatable_by_its_seed() -> None:
     orders = []
     for seed in (1, 1, 2):
         waiting = Waiting(np.random.default_rng(seed))
-        waiting.add(np.arange(1_000), np.arange(1_000) // 10, Turn(True, 0.0))
+        waiting.add(np.arange(1_000), np.arange(1_000) // 10, Turn(True, True, 0.0))
         order: list[int] = []
         for second in range(10):
             order += waiting.take(second, 1_000).tolist()
@@ -130,17 +147,26 @@ def test_the_order_is_repeatable_by_its_seed() -> None:
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_whom_others_wait_for_goes_first_and_then_who_was_asked_first() -> None:
+TURNS = (
+    (0, Turn(True, True, 0.1)),
+    (10, Turn(True, True, 0.0)),
+    (20, Turn(False, True, 0.2)),
+    (30, Turn(True, False, 0.2)),
+)
+"""First slot, and turn."""
+
+
+def test_whom_others_wait_for_goes_first_then_what_is_begun_then_who_was_asked_first() -> None:
     waiting = Waiting(np.random.default_rng(1))
-    for first_slot, turn in ((0, Turn(True, 0.1)), (10, Turn(True, 0.0)), (20, Turn(False, 0.2))):
+    for first_slot, turn in TURNS:
         waiting.add(np.arange(first_slot, first_slot + 10), np.zeros(10, np.int64), turn)
     order: list[int] = []
-    for number in range(30):
+    for number in range(40):
         now = number * (SPACING_S + 0.001)
-        assert waiting.turn(now) == (Turn(False, 0.2), Turn(True, 0.0), Turn(True, 0.1))[number // 10]
+        assert waiting.turn(now) == [TURNS[2], TURNS[3], TURNS[1], TURNS[0]][number // 10][1]
         order += waiting.take(now, 1).tolist()
         waiting.left(now)
-    assert [slot // 10 for slot in order] == [2] * 10 + [1] * 10 + [0] * 10
+    assert [slot // 10 for slot in order] == [2] * 10 + [3] * 10 + [1] * 10 + [0] * 10
     assert waiting.turn(9.0) == NO_TURN
 
 

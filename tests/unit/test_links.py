@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from allhops.core.batch.strategies.links import OFTEN, SURE, Links
+from allhops.core.batch.strategies.links import OFTEN, SURE, SURE_SILENT, Links
 from allhops.core.batch.strategies.stop_set import NOBODY
 
 ROUTER, BEFORE, OTHER = 5, 3, 4
@@ -51,7 +51,7 @@ def test_branches_met_at_once_are_no_agreement() -> None:
 
 def test_silence_may_be_sure_too() -> None:
     links = Links(10)
-    met(links, NOBODY, SURE)
+    met(links, NOBODY, SURE_SILENT)
     assert told(links) == (NOBODY, True, True)
     met(links, BEFORE, 1)
     assert told(links) == (BEFORE, True, False)

@@ -39,8 +39,8 @@ on: at 50,000 a second this halves the work."""
 EPOCH_NS = 1_700_000_000_000_000_000
 """Wall clock at time 0 of a clock of the caller's."""
 SECOND_NS = 1_000_000_000
-BURST_S = 0.01
-"""How much of its `most_received_pps` may arrive at once."""
+BUFFER_S = 0.3
+"""Seconds of its `most_received_pps` that the machine's buffers hold."""
 
 
 class FakeWire:
@@ -171,7 +171,7 @@ class FakeWire:
         if self._most_received_pps is None:
             return arrived
         gained = (now_ns - self._room_at_ns) / SECOND_NS * self._most_received_pps
-        self._room = min(self._room + gained, self._most_received_pps * BURST_S)
+        self._room = min(self._room + gained, self._most_received_pps * BUFFER_S)
         self._room_at_ns = now_ns
         taken = min(len(arrived.lengths), int(self._room))
         self._room -= taken

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 SPACING_S = 0.02
 """Least seconds between two probes to one destination: 50 a second at most, which no host's limits mind."""
-DEAL_COURSES = 512
-"""Courses of one deal: few enough that others fill the time between its rounds."""
+DEAL_COURSES = 64
+"""Courses of one deal. As many deals are under way as fill the time between rounds: with few courses each, the first
+ones are soon complete, however slow the pace; and a router sees as many of each TTL as with many."""
 
 
 class Turn(NamedTuple):
@@ -29,11 +30,13 @@ class Turn(NamedTuple):
 
     others_first: bool
     """Nobody waits for these courses: those that others wait for go first."""
+    is_new: bool
+    """Nothing of these courses has been sent yet: what is begun is finished."""
     since: float
-    """When it was asked for: what is begun is finished."""
+    """When it was asked for."""
 
 
-NO_TURN = Turn(True, inf)
+NO_TURN = Turn(True, True, inf)
 
 if TYPE_CHECKING:
     _Deal = tuple[Turn, int, list[NDArray[np.int64]]]
@@ -52,8 +55,8 @@ class Waiting:
         self.slots = 0
         """How many wait, due or not."""
 
-    def add(self, slots: NDArray[np.int64], courses: NDArray[np.int64], turn: Turn) -> None:
-        """Deal out slots; `courses` says whose each is."""
+    def add(self, slots: NDArray[np.int64], courses: NDArray[np.int64], turn: Turn, due: float = 0.0) -> None:
+        """Deal out slots; `courses` says whose each is. None leaves before `due`."""
         if not len(slots):
             return
         order = self._random.permutation(len(slots))
@@ -67,11 +70,15 @@ class Waiting:
         slots, place = slots[by_place], place[by_place].astype(np.int64)
         starts = np.flatnonzero(np.diff(place, prepend=-1))
         rounds = np.arange(len(place)) - np.repeat(starts, np.diff(starts, append=len(place)))
-        deals = place // DEAL_COURSES
-        for deal in range(int(deals.max()) + 1):
-            own, of = slots[deals == deal], rounds[deals == deal]
-            left = [own[of == number] for number in range(int(of.max()), -1, -1)]
-            heapq.heappush(self._due, (turn, next(self._number), left))
+        by_round = np.lexsort((rounds, place // DEAL_COURSES))
+        slots, rounds, deals = slots[by_round], rounds[by_round], place[by_round] // DEAL_COURSES
+        is_start = (np.diff(rounds, prepend=-1) != 0) | (np.diff(deals, prepend=-1) != 0)
+        starts = np.flatnonzero(is_start)
+        left: list[list[NDArray[np.int64]]] = [[] for _ in range(int(deals[-1]) + 1)]
+        for deal, one in zip(deals[starts].tolist(), np.split(slots, starts[1:]), strict=True):
+            left[deal].insert(0, one)
+        for of_deal in left:
+            heapq.heappush(self._later, (due, (turn, next(self._number), of_deal)))
         self.slots += len(slots)
 
     def turn(self, now: float) -> Turn:

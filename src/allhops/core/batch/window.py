@@ -16,7 +16,7 @@ import numpy as np
 
 from allhops.core.batch.flight import Flight
 from allhops.core.batch.survey import Survey, survey
-from allhops.core.batch.waiting import NO_TURN, Turn, Waiting
+from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
 from allhops.core.harvest import STOP_REASONS, Harvest, joined
 from allhops.core.ledger import CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Ledger
 from allhops.errors import NETWORK_IS_DOWN
@@ -37,9 +37,7 @@ Replies = TypeVar("Replies")
 Replies_contra = TypeVar("Replies_contra", contravariant=True)
 
 BLOCK_PROBES = 1024
-"""Probes built together: arrays pay by then, and what a block holds is not too old when it leaves."""
-HURRIED_PROBES = 256
-"""The same where courses wait for others, whose next round is due only when a block is through."""
+"""Probes built together at most: arrays pay by then, and what a block holds is not too old when it leaves."""
 FULL_QUEUE_PAUSE_S = 0.002
 """How long to let a full kernel queue drain before the same probe is tried again."""
 NETWORK_DOWN_PAUSE_S = 1.0
@@ -117,6 +115,7 @@ class Window(Generic[Replies]):
         self._is_touched = np.zeros(plan.courses, bool)
         self._arrival_ttl = np.full(plan.courses, _FAR, np.int16)
         self._sent = np.zeros(plan.courses, np.int32)
+        self._sent_at = np.full(plan.courses, -np.inf)
         self._failed = np.zeros(plan.courses, np.int32)
         self._last_error = np.zeros(plan.courses, np.uint16)
         self._began_at = np.full(plan.courses, np.nan)
@@ -125,7 +124,6 @@ class Window(Generic[Replies]):
         self.open_courses = plan.courses
         first = strategy.begin(plan)
         self._is_awaited = strategy.awaited(plan)
-        self._block_probes = HURRIED_PROBES if self._is_awaited.any() else BLOCK_PROBES
         self._ask(first, now)
 
     @property
@@ -149,13 +147,16 @@ class Window(Generic[Replies]):
 
     # The calls
 
-    def probes_to_send(self, now: float) -> Block | None:
-        """A block of which some probes were not handed over yet; None when none may leave now."""
+    def probes_to_send(self, now: float, most: int = BLOCK_PROBES) -> Block | None:
+        """A block of which some probes were not handed over yet; None when none may leave now.
+
+        A new one has at most so many probes: a course's next round is due only when a block is through.
+        """
         if now < self._blocked_until:
             return None
         if self._block is None:
             self._block_turn = self._waiting.turn(now)
-            slots = self._useful(self._waiting.take(now, self._block_probes))
+            slots = self._useful(self._waiting.take(now, min(most, BLOCK_PROBES)))
             if not len(slots):
                 self._waiting.left(now)
                 return None
@@ -188,6 +189,7 @@ class Window(Generic[Replies]):
         self.tally.sent += len(slots)
         self._note_begun(courses, sent_ns, now)
         np.add.at(self._sent, courses, 1)
+        self._sent_at[courses] = now
         if failed.any():
             self._note_failed(courses[failed], errors[failed], now)
         else:
@@ -283,10 +285,13 @@ class Window(Generic[Replies]):
     def _ask(self, slots: NDArray[np.int64], now: float) -> None:
         courses = self._courses_of(slots)
         np.add.at(self._outstanding, courses, 1)
-        awaited = self._is_awaited[courses]
-        for is_awaited, part in ((True, awaited), (False, ~awaited)):
-            if part.any():
-                self._waiting.add(slots[part], courses[part], Turn(not is_awaited, now))
+        others_first, is_new = ~self._is_awaited[courses], self._sent[courses] == 0
+        is_early = now < self._sent_at[courses] + SPACING_S
+        kinds = others_first * 4 + is_new * 2 + is_early
+        for kind in np.flatnonzero(np.bincount(kinds)).tolist():
+            part = kinds == kind
+            turn = Turn(others_first=bool(kind & 4), is_new=bool(kind & 2), since=now)
+            self._waiting.add(slots[part], courses[part], turn, now + SPACING_S if kind & 1 else now)
 
     def _useful(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those that can still change the result: not beyond the destination."""

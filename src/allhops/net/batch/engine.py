@@ -119,6 +119,8 @@ class Batch:
         self._unlooked = 0
         self._chores: deque[Callable[[float], None]] = deque()
         self._watched = (0.0, 0, 0)
+        self._fastest_pps = 0.0
+        """Sent between two looks at drops, at most: what was asked for may be far beyond what this machine does."""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -311,8 +313,10 @@ class Batch:
         if now - since < WATCH_S:
             return
         drops = self.counters.kernel_drops
-        if drops > dropped and since:
-            self._pacer.slow_down((self.tally.sent - sent) / (now - since))
+        if since:
+            self._fastest_pps = max(self._fastest_pps, (self.tally.sent - sent) / (now - since))
+            if drops > dropped:
+                self._pacer.slow_down(self._fastest_pps)
         self._watched = now, self.tally.sent, drops
 
     # The windows

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allhops.core.lanes import ROW_SIZE
+from allhops.errors import CapacityError
 from allhops.net.batch.neighbours import ETHERTYPES
 from allhops.net.filters import answers_arriving, attach
 from allhops.net.raw_sockets import SO_TIMESTAMPNS, count_drops
@@ -77,7 +78,7 @@ class PacketRing:
         except BaseException:
             self.sock.close()
             raise
-        self._share(None)
+        self._look_at(None)
         self._block = 0
         self._waiting = _NOTHING
         """Where the packets of the current block are that have not been read yet."""
@@ -85,14 +86,21 @@ class PacketRing:
     def admit(self, sources: Sequence[bytes], expected: Sequence[Expected], ports: Sequence[int]) -> None:
         """Let through what comes to these addresses about these flows and cookies, or to these TCP ports.
 
-        Raises: OSError when there is no memory for the ring.
+        Raises: CapacityError when there is no memory for the ring.
         """
+        try:
+            self.share()
+        except OSError as error:
+            raise CapacityError(f"no ring for packets: {error.strerror}") from error
+        attach(self.sock, answers_arriving(self.family, sources, expected, ports))
+
+    def share(self) -> None:
+        """Take the memory, if that was not done yet. Raises: OSError."""
         if self._map is None:
             frames = BLOCK_SIZE * BLOCKS // _FRAME_SIZE
             request = _REQUEST.pack(BLOCK_SIZE, BLOCKS, _FRAME_SIZE, frames, RETIRE_MS, 0, 0)
             self.sock.setsockopt(_SOL_PACKET, _RX_RING, request)
-            self._share(mmap.mmap(self.sock.fileno(), BLOCK_SIZE * BLOCKS))
-        attach(self.sock, answers_arriving(self.family, sources, expected, ports))
+            self._look_at(mmap.mmap(self.sock.fileno(), BLOCK_SIZE * BLOCKS))
 
     def drain(self, ring: Ring) -> None:
         """Read until no block is ours or the ring is full."""
@@ -116,12 +124,12 @@ class PacketRing:
     def close(self) -> None:
         """Close socket and memory."""
         memory = self._map
-        self._share(None)  # a map that is looked at cannot be closed
+        self._look_at(None)  # a map that is looked at cannot be closed
         if memory is not None:
             memory.close()
         self.sock.close()
 
-    def _share(self, memory: mmap.mmap | None) -> None:
+    def _look_at(self, memory: mmap.mmap | None) -> None:
         """Look at this memory: in the three widths that its fields have."""
         seen = memory or b""
         self._map = memory

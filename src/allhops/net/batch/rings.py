@@ -65,6 +65,7 @@ class RingWire:
             for version, family in FAMILIES.items():
                 if has_family(version):
                     self._rings[version] = PacketRing(family, counters)
+            next(iter(self._rings.values())).share()  # whether there can be any
             self._raw_senders.open(self._options.interface)
             if _may_be_fragmented(self._options):
                 self._open_raw()
@@ -130,10 +131,7 @@ class RingWire:
         if ring is None:
             return
         leases = self._leases
-        try:
-            ring.admit(leases.sources(version), leases.expected(version), leases.tcp_ports(version))
-        except OSError as error:
-            raise CapacityError(f"no ring for packets: {error.strerror}") from error
+        ring.admit(leases.sources(version), leases.expected(version), leases.tcp_ports(version))
 
     def _open_raw(self) -> RawWire:
         """Raises: PrivilegeError, CapacityError, UsageError."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allhops.core.batch.window import Window
+from allhops.core.batch.waiting import SPACING_S
+from allhops.core.batch.window import BLOCK_PROBES, Window
 from allhops.core.lanes import Ring
 from allhops.core.lanes.vector import VectorLane, VectorReplies
 from allhops.core.plan import Plan
@@ -40,6 +41,8 @@ LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
+LEAST_BLOCK = 64
+"""Probes that are built together at least: below that each costs several microseconds."""
 RING_PACKETS = 4_096
 """The more are read at once, the less each costs (`python -m benchmarks lanes`)."""
 MOST_RINGS = 16
@@ -123,7 +126,13 @@ class Windows:
             size=size_of_probe(layout, self._options),
             spare_attempts=strategy.spare_attempts,
         )
-        lease.expect(plan.cookie)
+        try:
+            lease.expect(plan.cookie)
+        except CapacityError:
+            lease.close()
+            if not self._live:
+                raise
+            return False
         window = Window(
             plan,
             self._lane,
@@ -143,10 +152,11 @@ class Windows:
     def send(self, now: float, pacer: Pacer, most: int) -> int:
         """Hand probes to the wire, from the window whose turn it is, as many as the pacer grants; how many."""
         sent = 0
+        a_block = max(LEAST_BLOCK, int(min(pacer.rate_pps * SPACING_S, BLOCK_PROBES)))
         ready = list(self._live)
         while ready:
             live = min(ready, key=lambda live: live.window.turn(now))
-            block = live.window.probes_to_send(now)
+            block = live.window.probes_to_send(now, a_block)
             if block is None:
                 ready.remove(live)
                 continue
@@ -158,13 +168,14 @@ class Windows:
             handed = block.handed - before
             sent += handed
             through = block.handed == len(block)
+            is_down = handed > 0 and block.errors[block.handed - 1] in NETWORK_IS_DOWN
             if handed < granted:
                 pacer.give_back(granted - handed)
-                if not handed or block.errors[block.handed - 1] not in NETWORK_IS_DOWN:
+                if not is_down:
                     self.full_queues += 1
                     live.window.queue_was_full(now)
-                ready.remove(live)
-            if handed < granted or through:
+                    ready.remove(live)
+            if handed < granted or through or is_down:
                 self._note_sent(live, now)
         return sent
 
@@ -204,11 +215,13 @@ class Windows:
     def stop_sending(self, now: float) -> None:
         """Nothing leaves any more; what is out is waited for."""
         for live in self._live:
+            self._note_sent(live, now)
             live.window.stop_sending(now)
 
     def interrupt(self, now: float) -> None:
         """Nobody waits for what is out, nor wants what has ended."""
         for live in self._live:
+            self._note_sent(live, now)
             live.window.interrupt(now)
             live.lease.close()
         self._live.clear()

@@ -4,7 +4,8 @@
   destination, or to the gap limit.
 * **Its beginning is inherited where it is sure.** From the lowest router that a course has met itself, it goes from
   router to router as long as many flows have come this way and all of them by the same one (links.py). A row where some
-  came otherwise, or few have come at all, is asked.
+  came otherwise, or few have come at all, is asked. That is evidence, not proof: where one flow in twenty takes another
+  branch, or a few destinations of a prefix of their own do, what they inherit may be what the others met.
 * **Neighbours say where to begin** (neighbours.py). Who stands between two destinations whose paths share a router will
   meet it too: that row is asked, those above it, and at once all rows below that are not sure.
 * **Nobody waits idly.** The first probe of a course goes where most paths have ended: it finds most destinations that
@@ -13,7 +14,7 @@
 
 A silent row is asked as often as the caller wishes, wherever it is. Nothing is kept of a course but whom it met and
 what its first probe has said: all else is read from the survey each time. What is kept over all windows is bounded: for
-each family 49 MB of stop set and links. This file knows no packet and no clock.
+each family some 70 MB of stop set and links at most. This file knows no packet and no clock.
 """
 
 from __future__ import annotations
