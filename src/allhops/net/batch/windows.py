@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allhops.core.batch.waiting import SPACING_S
 from allhops.core.batch.window import BLOCK_PROBES, Window
 from allhops.core.lanes import Ring
 from allhops.core.lanes.vector import VectorLane, VectorReplies
@@ -41,8 +40,9 @@ LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
-LEAST_BLOCK = 64
-"""Probes that are built together at least: below that each costs several microseconds."""
+LEAST_BLOCK, BLOCK_S = 64, 0.02
+"""Probes that are built together, at least, and seconds of the rate: a destination's next probe waits for the block to
+be through, and in a block of a few dozen each probe costs microseconds more."""
 RING_PACKETS = 4_096
 """The more are read at once, the less each costs (`python -m benchmarks lanes`)."""
 MOST_RINGS = 16
@@ -152,7 +152,7 @@ class Windows:
     def send(self, now: float, pacer: Pacer, most: int) -> int:
         """Hand probes to the wire, from the window whose turn it is, as many as the pacer grants; how many."""
         sent = 0
-        a_block = max(LEAST_BLOCK, int(min(pacer.rate_pps * SPACING_S, BLOCK_PROBES)))
+        a_block = max(LEAST_BLOCK, int(min(pacer.rate_pps * BLOCK_S, BLOCK_PROBES)))
         ready = list(self._live)
         while ready:
             live = min(ready, key=lambda live: live.window.turn(now))
