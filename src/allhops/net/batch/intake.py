@@ -111,8 +111,9 @@ class Intake:
     def _sort(self, members: Group, wire: Wire, now: float) -> Iterator[Refused]:
         """Add these to the gatherings of their ways; those to which no way leads."""
         found = wire.ways(members, self._options)
-        for index, way in enumerate(found.kinds):
-            places = np.flatnonzero(found.of == index)
+        order = np.argsort(found.of, kind="stable")
+        begins = np.searchsorted(found.of[order], np.arange(1, len(found.kinds)))
+        for way, places in zip(found.kinds, np.split(order, begins), strict=True):
             if isinstance(way, AllhopsError):
                 for place in places.tolist():
                     trace = untraced(members.names[place], self._options, str(way))
