@@ -265,9 +265,9 @@ def test_a_part_is_made_though_nothing_more_comes(path: Path) -> None:
 
 def test_a_slow_disk_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     is_synced = threading.Event()
-    monkeypatch.setattr(os, "fsync", lambda descriptor: is_synced.wait())
     now = 100.0
     output = writer(path, clock=lambda: now)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: is_synced.wait())
     for harvest in likely_harvest(1, 4).split(1):
         output.harvest(harvest)
         now += parquet.SECONDS_PER_PART
@@ -297,6 +297,7 @@ def fails(descriptor: int) -> None:
 
 def test_joined_rows_are_in_large_groups(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROWS_PER_PART", 10)
+    monkeypatch.setattr(parquet, "MOST_ROWS", 10)
     monkeypatch.setattr(parquet, "ROWS_PER_GROUP", 30)
     harvest = likely_harvest(1, 10)
     output = writer(path)
@@ -494,6 +495,8 @@ def test_a_part_that_failed_meanwhile_is_told_soon(path: Path, monkeypatch: pyte
     with monkeypatch.context() as context:
         context.setattr("os.fsync", full_disk)
         output.harvest(first)
+        assert output._writing is not None
+        concurrent.futures.wait([output._writing])
         with pytest.raises(OSError, match="No space left"):
             output.harvest(second)
     output.harvest(third)
