@@ -58,7 +58,7 @@ def test_traceroute_shows_the_path_of_its_flow(lab: Lab, internet: SyntheticInte
 @pytest.mark.needs("traceroute")
 def test_traceroute_by_echo_requests_arrives(lab: Lab, internet: SyntheticInternet) -> None:
     (destination,) = reachable(internet, 1)
-    shown = lab.run(["traceroute", "-n", "-q", "1", "-I", str(destination)]).stdout.splitlines()[1:]
+    shown = lab.run(["traceroute", "-n", "-q", "1", "-w", "9,999,999", "-I", str(destination)]).stdout.splitlines()[1:]
     assert shown[-1].split()[1] == str(destination)
     assert len(shown) == internet.distances(np.array([int(destination)], np.uint32))[0]
 
