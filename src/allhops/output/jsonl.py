@@ -68,12 +68,6 @@ class JsonLines:
         """The line of a destination that the batch did not trace itself."""
         self._write(line(trace).encode("ascii"))
 
-    def flush(self) -> None:
-        """Nothing: a line is written as soon as it is made."""
-
-    def close(self) -> None:
-        """Nothing: what is behind `write` is its owner's."""
-
 
 def parts(harvest: Harvest) -> Iterator[Harvest]:
     """A harvest in parts of one size, which arrays and memory like and an event loop can wait for."""
