@@ -148,6 +148,17 @@ class Harvest:
         column = getattr(self.ledger, name)
         return np.frombuffer(column, getattr(column, "typecode", "B"))[slot]
 
+    def destinations(self) -> NDArray[np.uint8]:
+        """(n, 4 or 16): packed addresses."""
+        plan = self.plan
+        packed = map(plan.destinations.__getitem__, (self.courses // len(plan.source_ports)).tolist())
+        return np.frombuffer(b"".join(packed), np.uint8).reshape(-1, plan.layout.family.address_size)
+
+    def source_ports(self) -> NDArray[np.uint16]:
+        """(n,): of the probes; ICMP: identifiers."""
+        ports = np.array(self.plan.source_ports, np.uint16)
+        return ports[self.courses % len(ports)]
+
     def responders(self, slot: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(m, 4 or 16): packed addresses of those who answered; nothing that counts where nobody did."""
         rows = np.frombuffer(self.ledger.responder, f"V{ADDRESS_BYTES}")[slot]
