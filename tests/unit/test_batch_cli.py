@@ -511,6 +511,25 @@ def test_a_full_disk_keeps_whole_lines_and_is_gone_on_with(
     assert Counter(names_in(out)) == Counter(MANY.split())
 
 
+def test_what_is_on_the_disk_need_not_be_in_memory(
+    tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sizes: list[int] = []
+
+    def advise(descriptor: int, offset: int, length: int, advice: int) -> None:
+        assert (offset, advice) == (0, os.POSIX_FADV_DONTNEED)
+        assert length <= os.fstat(descriptor).st_size
+        sizes.append(length)
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # not every file system takes the hint
+
+    monkeypatch.setattr(outputs, "SYNC_S", 0.0)
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    out = tmp_path / "out.jsonl"
+    assert main(["batch", str(listed), "-o", str(out)]) == 0
+    assert len(names_in(out)) == 40
+    assert 0 < sizes[0] < sizes[-1] <= out.stat().st_size
+
+
 def test_a_disk_that_fails_to_sync(
     tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
