@@ -105,7 +105,7 @@ class Harvest:
     @cached_property
     def _shown(self) -> Rows:
         """Found once: the output, the summary and the inherited hops each ask for them."""
-        index, ttl, slot = self._sent()
+        index, ttl, slot = self._sent
         further = np.zeros(len(slot), np.bool_)
         highest = np.where(self.end_ttl > 0, np.minimum(self.end_ttl, self.last_ttl), self.last_ttl)
         if (ttl > highest[index]).any():
@@ -125,8 +125,10 @@ class Harvest:
 
     def sent(self) -> Rows:
         """Every probe that was sent, in order of place and slot; those that no hop shows have TTL 0."""
-        index, _, slot = self._sent()
+        index, _, slot = self._sent
         shown = self.shown()
+        if np.array_equal(slot, shown.slot):
+            return shown
         ttl = np.zeros(len(slot), np.int16)
         by_slot = np.argsort(slot)
         ttl[by_slot[np.searchsorted(slot, shown.slot, sorter=by_slot)]] = shown.ttl
@@ -234,6 +236,7 @@ class Harvest:
             inherited=inherited,
         )
 
+    @cached_property
     def _sent(self) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]:
         """(place in the harvest, TTL, slot) of every probe that was sent, in order of place and slot."""
         plan = self.plan

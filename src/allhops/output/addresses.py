@@ -39,8 +39,9 @@ def texts_of(words: Sequence[str]) -> Texts:
     >>> texts_of(["one", "", "two"])
     Texts(ends=array([0, 3, 3, 6], dtype=int32), letters=b'onetwo')
     """
-    encoded = [word.encode() for word in words]
-    return Texts(np.cumsum([0, *map(len, encoded)], dtype=np.int32), b"".join(encoded))
+    text = "".join(words)
+    sizes = map(len, words) if text.isascii() else (len(word.encode()) for word in words)
+    return Texts(np.cumsum([0, *sizes], dtype=np.int32), text.encode())
 
 
 def distinct_texts(sized: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Texts]:

@@ -202,8 +202,9 @@ def _texts(read: Callable[[Sheet], Sequence[str | None]]) -> Callable[[Sheet], W
     def of(sheet: Sheet) -> Words:
         texts = read(sheet)
         number = {text: code for code, text in enumerate(dict.fromkeys(texts))}
-        codes = np.fromiter((number[text] for text in texts), np.int32, len(texts))
-        return Words(codes, [text or "" for text in number], np.array([text is not None for text in texts], np.bool_))
+        codes = np.fromiter(map(number.__getitem__, texts), np.int32, len(texts))
+        known = None if None not in number else codes != number[None]
+        return Words(codes, [text or "" for text in number], known)
 
     return of
 

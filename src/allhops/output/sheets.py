@@ -96,7 +96,7 @@ def sheet_of_harvest(harvest: Harvest) -> Sheet:
     errors = np.where(harvest.stop == _LOCAL_ERROR, harvest.errors.astype(np.int32), UNKNOWN).tolist()
     return Sheet(
         traces=_traces(harvest),
-        destinations=[_storable(harvest.names[course]) for course in harvest.courses.tolist()],
+        destinations=_storable([harvest.names[course] for course in harvest.courses.tolist()]),
         protocols=[harvest.plan.options.protocol] * len(harvest),
         backends=[harvest.backend] * len(harvest),
         errors=[None if code == UNKNOWN else explain_errno(code) for code in errors],
@@ -120,7 +120,7 @@ def sheet_of_traces(gathered: Sequence[Told]) -> Sheet:
     told = np.concatenate(rows)
     return Sheet(
         traces=traces,
-        destinations=[_storable(trace.destination) for trace, _ in gathered],
+        destinations=_storable([trace.destination for trace, _ in gathered]),
         protocols=[trace.protocol for trace, _ in gathered],
         backends=[trace.backend for trace, _ in gathered],
         errors=[trace.error and clean_text(trace.error) for trace, _ in gathered],
@@ -289,6 +289,8 @@ def _extensions_text(extensions: Sequence[Extension]) -> str:
     return compact([write_extension(extension) for extension in extensions])
 
 
-def _storable(text: str) -> str:
-    r"""Text as it is, but for the bytes of a strange locale that are no UTF-8: those become `\udcXX`."""
-    return text.encode("utf-8", "backslashreplace").decode() if not text.isascii() else text
+def _storable(texts: list[str]) -> list[str]:
+    r"""Texts as they are, but for the bytes of a strange locale that are no UTF-8: those become `\udcXX`."""
+    if "".join(texts).isascii():
+        return texts
+    return [text.encode("utf-8", "backslashreplace").decode() for text in texts]
