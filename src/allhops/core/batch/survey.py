@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from allhops.core.answers import packed_responders
 from allhops.core.course import LOOP_VISITS
 from allhops.core.evidence import DIRECT
-from allhops.core.ledger import ADDRESS_BYTES, ANSWERED, UNSENT
+from allhops.core.ledger import ANSWERED, UNSENT
 from allhops.wire.classify import DESTINATION, TIME_EXCEEDED, UNREACHABLE
 
 if TYPE_CHECKING:
@@ -79,16 +80,16 @@ def survey(plan: Plan, ledger: Ledger, courses: NDArray[np.int64]) -> Survey:
     first_ttl, rows, row = plan.options.first_ttl, plan.ttls, plan.slots_per_row
     shape = (plan.courses, rows, row)
 
-    def of(column: Any, dtype: Any) -> Any:
-        return np.frombuffer(column, dtype).reshape(shape)[courses]
+    def of(column: Any) -> Any:
+        return np.asarray(column).reshape(shape)[courses]
 
-    state, kind = of(ledger.state, np.uint8), of(ledger.kind, np.uint8)
+    state, kind = of(ledger.state), of(ledger.kind)
     answered = state == ANSWERED
     heard = answered.any(axis=2)
     first = answered.argmax(axis=2)
     slot = (courses[:, None] * rows + np.arange(rows)) * row + first
-    first_kind = np.where(heard, np.frombuffer(ledger.kind, np.uint8)[slot], 0)
-    packed = np.frombuffer(ledger.responder, np.uint8).reshape(-1, ADDRESS_BYTES)[slot]
+    first_kind = np.where(heard, np.asarray(ledger.kind)[slot], 0)
+    packed = packed_responders(ledger, slot)
     responder = np.where(heard, key_of(packed), np.uint64(0))
     ttls = np.arange(first_ttl, first_ttl + rows, dtype=np.int16)
 
@@ -105,8 +106,8 @@ def survey(plan: Plan, ledger: Ledger, courses: NDArray[np.int64]) -> Survey:
     reached_ttl = lowest(arrived)
     highest_transit = highest(transit)
     # What was left of the TTL that a destination quotes says how far away it is (course.py).
-    left = of(ledger.quoted_ttl, np.uint8).astype(np.int16)
-    quoted = answered & (kind == DESTINATION) & (of(ledger.flags, np.uint8) & DIRECT == 0)
+    left = of(ledger.quoted_ttl).astype(np.int16)
+    quoted = answered & (kind == DESTINATION) & (of(ledger.flags) & DIRECT == 0)
     quoted &= (left >= 1) & (left <= ttls[None, :, None])
     far = np.where(quoted, np.maximum(ttls[None, :, None] - left + 1, first_ttl), _FAR).min(axis=(1, 2))
     distance = np.where(far == _FAR, NONE, far).astype(np.int16)

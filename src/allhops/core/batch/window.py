@@ -210,7 +210,7 @@ class Window(Generic[Replies]):
         if not len(slots):
             return
         courses, ttls = self._courses_of(slots), self._ttls_of(slots)
-        arrived = np.frombuffer(self.ledger.kind, np.uint8)[slots] == DESTINATION
+        arrived = np.asarray(self.ledger.kind)[slots] == DESTINATION
         np.minimum.at(self._arrival_ttl, courses[arrived], ttls[arrived].astype(np.int16))
         self._flight.heard(slots, courses, ttls)
         self.tally.answered += len(slots)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from allhops.core.answers import OPAQUE, as_records
 from allhops.core.lanes import ROW_SIZE, Block
 from allhops.core.lanes.claims import Claims, claim
 from allhops.core.lanes.columns import VectorReplies, columns_of
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from allhops.core.plan import Plan
 
 __all__ = ["VectorLane", "VectorReplies"]
-
-_COPIED = ("kind", "icmp_type", "icmp_code", "reply_ttl", "quoted_ttl", "quoted_tos", "port_state")
-"""Ledger columns of one byte that are a reply's as they are."""
 
 
 class VectorLane:
@@ -182,24 +180,18 @@ def _note_late(ledger: Ledger, slot: NDArray[np.int64], replies: VectorReplies, 
 
 
 def _fill(ledger: Ledger, claims: Claims, replies: VectorReplies, first: NDArray[Any]) -> None:
-    """Write first replies into the columns; `hearsay` is 0 for all of them, as it is in the ledger."""
+    """Write first replies into the ledger."""
     if not len(first):
         return
-    columns, slot = replies.columns, claims.slot
-    matched, flags = claims.matched, claims.flags
-    if len(first) < len(columns):
-        columns, slot, matched, flags = columns.take(first), slot[first], matched[first], flags[first]
+    slot, answers = claims.slot[first], replies.columns["answer"][first]
+    as_records(answers)["matched"] = claims.matched[first]
+    as_records(answers)["flags"] = claims.flags[first]
+    np.frombuffer(ledger.answers, OPAQUE)[slot] = answers
     np.frombuffer(ledger.state, np.uint8)[slot] = ANSWERED
-    for name in _COPIED:
-        np.frombuffer(getattr(ledger, name), np.uint8)[slot] = columns[name]
-    np.frombuffer(ledger.mtu, np.uint16)[slot] = columns["mtu"]
-    np.frombuffer(ledger.matched, np.uint16)[slot] = matched
-    np.frombuffer(ledger.flags, np.uint8)[slot] = flags
-    np.frombuffer(ledger.received_ns, np.int64)[slot] = columns["stamp_ns"]
-    np.frombuffer(ledger.responder, np.uint64).reshape(-1, 2)[slot] = columns["responder"]
     ledger.counters.matched += len(first)
-    for position in np.flatnonzero(columns["extensions"]).tolist():
-        extensions = replies.extensions[columns["extensions"][position]]
+    numbers = replies.columns["extensions"][first]
+    for position in np.flatnonzero(numbers).tolist():
+        extensions = replies.extensions[numbers[position]]
         if extensions:
             ledger.extensions[int(slot[position])] = extensions
         else:
