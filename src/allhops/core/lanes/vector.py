@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allhops.core.answers import OPAQUE, as_records
-from allhops.core.lanes import ROW_SIZE, Block
+from allhops.core.lanes import Block
 from allhops.core.lanes.claims import Claims, claim
 from allhops.core.lanes.columns import VectorReplies, columns_of
 from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect
@@ -78,9 +78,9 @@ class VectorLane:
     def _dissect(self, ring: Ring, unread: NDArray[Any]) -> tuple[list[int], list[ReplyRow]]:
         """The scalar lane's rows of some packets, and their places."""
         places, rows = [], []
-        view = memoryview(ring.rows)
+        view = memoryview(ring.octets)
         for place in unread.tolist():
-            start = place * ROW_SIZE
+            start = ring.starts[place]
             row = dissect(view[start : start + ring.lengths[place]], ring.stamps_ns[place])
             if not isinstance(row, Refusal):
                 places.append(place)

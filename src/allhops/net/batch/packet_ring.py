@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allhops.core.lanes import ROW_SIZE
+from allhops.core.lanes import ROW_ALIGNMENT, ROW_SIZE
 from allhops.errors import CapacityError
 from allhops.net.batch.neighbours import ETHERTYPES
 from allhops.net.filters import answers_arriving, attach
@@ -130,12 +130,11 @@ class PacketRing:
         self.sock.close()
 
     def _look_at(self, memory: mmap.mmap | None) -> None:
-        """Look at this memory: in the three widths that its fields have."""
+        """Look at this memory: in the two widths that its fields have."""
         seen = memory or b""
         self._map = memory
         self._halves: NDArray[np.uint16] = np.frombuffer(seen, np.uint16)
         self._words: NDArray[np.uint32] = np.frombuffer(seen, np.uint32)
-        self._longs: NDArray[np.uint64] = np.frombuffer(seen, np.uint64)
 
     def _open_block(self) -> bool:
         """Find the packets of the next block; whether it is ours."""
@@ -157,14 +156,25 @@ class PacketRing:
         seconds, nanoseconds = self._words[heads + _SECONDS], self._words[heads + _NANOSECONDS]
         np.frombuffer(ring.stamps_ns, np.int64)[start:end] = seconds.astype(np.int64) * _NS_PER_S + nanoseconds
         sizes = np.minimum(self._words[heads + _CAPTURED], ROW_SIZE).astype(np.int64)
-        begins = (packets + self._halves[packets // 2 + _NET]) // 8  # headers and packets are aligned to that
-        rows = np.frombuffer(ring.rows, np.uint64).reshape(-1, ROW_SIZE // 8)[start:end]
-        widths = (sizes + 7) // 8
-        for width in np.unique(widths).tolist():
+        starts = np.empty_like(packets)
+        begins = packets + self._halves[packets // 2 + _NET]
+        widths = -(-sizes // ROW_ALIGNMENT)
+        for width in np.flatnonzero(np.bincount(widths)).tolist():
             alike = np.flatnonzero(widths == width)
-            rows[alike, :width] = self._longs[begins[alike, None] + np.arange(width)]
-        np.frombuffer(ring.lengths, np.uint32)[start:end] = np.minimum(sizes, self._said(rows.view(np.uint8)))
+            size = width * ROW_ALIGNMENT
+            rows = self._windows(size)[begins[alike] // ROW_ALIGNMENT].view(np.uint8).reshape(-1, size)
+            np.ndarray(rows.shape, np.uint8, ring.octets, ring.end)[:] = rows
+            sizes[alike] = np.minimum(sizes[alike], self._said(rows))
+            starts[alike] = ring.end + np.arange(len(alike)) * size
+            ring.end += rows.nbytes
+        np.frombuffer(ring.starts, np.int64)[start:end] = starts
+        np.frombuffer(ring.lengths, np.uint32)[start:end] = sizes
         ring.count = end
+
+    def _windows(self, size: int) -> NDArray[np.void]:
+        """So many bytes of the memory from wherever a packet may begin: one copy a packet, whatever its size."""
+        count = (self._words.nbytes - size) // ROW_ALIGNMENT + 1
+        return np.ndarray((count,), f"V{size}", self._words, 0, (ROW_ALIGNMENT,))
 
     def _said(self, rows: NDArray[np.uint8]) -> NDArray[np.int64]:
         """How long packets say they are: what a link has padded is no part of them."""

@@ -94,7 +94,7 @@ class RawWire:
 
     def receive(self, ring: Ring) -> None:
         """Fill the ring from every socket in turn."""
-        ring.count = 0
+        ring.clear()
         self.drain(ring)
 
     def drain(self, ring: Ring) -> None:

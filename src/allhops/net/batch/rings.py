@@ -92,7 +92,7 @@ class RingWire:
 
     def receive(self, ring: Ring) -> None:
         """Fill the ring from every family in turn."""
-        ring.count = 0
+        ring.clear()
         for packets in self._rings.values():
             packets.drain(ring)
         if self._raw is not None:
