@@ -273,14 +273,14 @@ class Window(Generic[Replies]):
         asked = self._strategy.proceed(self.plan, known)
         if self._stopping:
             if asked.done.any():
-                self._end(_part(known, asked.done), now)
+                self._end(known.part(asked.done), now)
             if not asked.done.all():
-                self._end(_part(known, ~asked.done), now, interrupted=True)
+                self._end(known.part(~asked.done), now, interrupted=True)
             return
         if len(asked.slots):
             self._ask(asked.slots, now)
         if asked.done.any():
-            self._end(_part(known, asked.done), now)
+            self._end(known.part(asked.done), now)
 
     def _ask(self, slots: NDArray[np.int64], now: float) -> None:
         courses = self._courses_of(slots)
@@ -394,8 +394,3 @@ class Window(Generic[Replies]):
             f"<Window [{self.open_courses} of {self.plan.courses} courses open | {self.waiting} probes waiting, "
             f"{self.in_flight} in flight]>"
         )
-
-
-def _part(known: Survey, which: NDArray[np.bool_]) -> Survey:
-    """The survey of some of its courses."""
-    return Survey(**{name: column[which] for name, column in vars(known).items()})
