@@ -228,7 +228,7 @@ def _enter_errors(result: Skimmed, layout: Layout, packets: _Packets, kind: NDAr
     family = layout.family
     header = family.header_size
     quote = header + ICMP_HEADER
-    columns = _columns(layout, packets)
+    columns = _columns(result, layout, packets)
     columns["kind"] = kind
     columns["is_quote"] = True
     _copy_address(columns, "responder", packets, family.source_offset, family)
@@ -302,7 +302,7 @@ def _skim_echoes(result: Skimmed, family: Family, packets: _Packets) -> None:
     if not len(packets):
         return
     layout = LAYOUT_CODES[CODE_OF[family.version, family.icmp_protocol]]
-    columns = _answers(layout, packets)
+    columns = _answers(result, layout, packets)
     columns["port_state"] = NO_PORT
     columns["flow"] = packets.word(layout.flow_offset)
     columns["peer"] = NOT_SHOWN
@@ -334,7 +334,7 @@ def _enter_segments(result: Skimmed, family: Family, packets: _Packets, echo: in
         return
     header = family.header_size
     layout = LAYOUT_CODES[CODE_OF[family.version, TCP]]
-    columns = _answers(layout, packets)
+    columns = _answers(result, layout, packets)
     sequence = packets.number(header + 8) - np.uint32(1)
     columns["port_state"] = np.where(packets.byte(header + 13) & RST, CLOSED, OPEN)
     columns["peer"] = packets.word(header)
@@ -347,10 +347,10 @@ def _enter_segments(result: Skimmed, family: Family, packets: _Packets, echo: in
     _enter(result, packets, columns)
 
 
-def _answers(layout: Layout, packets: _Packets) -> NDArray[Any]:
+def _answers(result: Skimmed, layout: Layout, packets: _Packets) -> NDArray[Any]:
     """What all answers of the destination's own have in common."""
     family = layout.family
-    columns = _columns(layout, packets)
+    columns = _columns(result, layout, packets)
     columns["kind"] = DESTINATION
     columns["ip_id"] = NOT_SHOWN
     columns["checksum"] = NOT_SHOWN
@@ -365,10 +365,10 @@ def _answers(layout: Layout, packets: _Packets) -> NDArray[Any]:
 # Both
 
 
-def _columns(layout: Layout, packets: _Packets) -> NDArray[Any]:
-    """Columns of so many replies, zero but for what all have."""
+def _columns(result: Skimmed, layout: Layout, packets: _Packets) -> NDArray[Any]:
+    """Columns of so many replies, zero but for what all have; the result's own if these are all."""
     family = layout.family
-    columns = np.zeros(len(packets), ROW)
+    columns = result.columns if len(packets) == len(result.columns) else np.zeros(len(packets), ROW)
     columns["layout"] = CODE_OF[family.version, layout.protocol]
     columns["reply_ttl"] = packets.byte(family.ttl_offset)
     if family.id_offset is None:
@@ -396,8 +396,8 @@ def _nonzero(word: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _enter(result: Skimmed, packets: _Packets, columns: NDArray[Any]) -> None:
-    # As opaque bytes: an array of records is copied field by field.
-    is_all = len(packets) == len(result.columns)
-    result.columns.view(_OPAQUE)[... if is_all else packets.index] = columns.view(_OPAQUE)
+    if columns is not result.columns:
+        # As opaque bytes: an array of records is copied field by field.
+        result.columns.view(_OPAQUE)[packets.index] = columns.view(_OPAQUE)
     result.is_reply[packets.index] = True
     result.is_unread[packets.index] = False

@@ -1,7 +1,7 @@
 """Packets that the kernel has written into memory which we share with it: a TPACKET_V3 ring, read block by block.
 
-A block is ours once it is full or has waited `RETIRE_MS`; its packets are copied into the rows of a `Ring` a few
-operations a block, not a packet, and the block is given back. The socket shows IP packets without a link header, from
+A block is ours once it is full or has waited `RETIRE_MS`; the packets of all that are ours are copied into a `Ring` by
+a few operations, not one a packet, and the blocks are given back. The socket shows IP packets without a link header, from
 all interfaces: VLAN tags are off already, and what leaves this machine is not shown. Needs CAP_NET_RAW.
 
 Source: packet(7), Linux Documentation/networking/packet_mmap.rst.
@@ -106,12 +106,17 @@ class PacketRing:
         """Read until no block is ours or the ring is full."""
         if not len(self._words):
             return
-        while ring.count < ring.capacity and (len(self._waiting) or self._open_block()):
-            room = ring.capacity - ring.count
-            self._copy(ring, self._waiting[:room])
-            self._waiting = self._waiting[room:]
+        room, packets, read = ring.capacity - ring.count, [_NOTHING], []
+        while room and len(read) < BLOCKS and (len(self._waiting) or self._open_block()):
+            packets.append(self._waiting[:room])
+            room -= len(packets[-1])
+            self._waiting = self._waiting[len(packets[-1]) :]
             if not len(self._waiting):
-                self._give_back()
+                read.append(self._block)
+                self._block = (self._block + 1) % BLOCKS
+        self._copy(ring, np.concatenate(packets))  # all at once: most of what it costs is for each operation
+        for block in read:
+            self._give_back(block)
         self.note_drops()
 
     def note_drops(self) -> None:
@@ -145,9 +150,8 @@ class PacketRing:
         self._waiting = start + _positions(block, int(block[_COUNT]), int(block[_FIRST]))
         return True
 
-    def _give_back(self) -> None:
-        self._words[self._block * BLOCK_SIZE // 4 + _STATUS] = 0
-        self._block = (self._block + 1) % BLOCKS
+    def _give_back(self, block: int) -> None:
+        self._words[block * BLOCK_SIZE // 4 + _STATUS] = 0
 
     def _copy(self, ring: Ring, packets: NDArray[np.int64]) -> None:
         """Append these to a ring that has room for them."""
