@@ -1,8 +1,8 @@
 """Packets that the kernel has written into memory which we share with it: a TPACKET_V3 ring, read block by block.
 
 A block is ours once it is full or has waited `RETIRE_MS`; the packets of all that are ours are copied into a `Ring` by
-a few operations, not one a packet, and the blocks are given back. The socket shows IP packets without a link header, from
-all interfaces: VLAN tags are off already, and what leaves this machine is not shown. Needs CAP_NET_RAW.
+a few operations, not one a packet, and the blocks are given back. The socket shows IP packets without a link header,
+from all interfaces: VLAN tags are off already, and what leaves this machine is not shown. Needs CAP_NET_RAW.
 
 Source: packet(7), Linux Documentation/networking/packet_mmap.rst.
 """
@@ -106,7 +106,8 @@ class PacketRing:
         """Read until no block is ours or the ring is full."""
         if not len(self._words):
             return
-        room, packets, read = ring.capacity - ring.count, [_NOTHING], []
+        room, packets = ring.capacity - ring.count, [_NOTHING]
+        read: list[int] = []
         while room and len(read) < BLOCKS and (len(self._waiting) or self._open_block()):
             packets.append(self._waiting[:room])
             room -= len(packets[-1])
