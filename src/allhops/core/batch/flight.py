@@ -68,6 +68,8 @@ class Flight:
             return np.empty(0, np.int64)
         self._look_at = now + LOOK_S
         self._age(now)
+        if not len(self._old):
+            return self._old
         out = self._state[self._old] == IN_FLIGHT
         self._old, self._old_sent_at = self._old[out], self._old_sent_at[out]
         over = self._old_sent_at + self._waits(self._old) <= now

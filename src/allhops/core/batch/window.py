@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import numpy as np
 
 from allhops.core.batch.flight import Flight
-from allhops.core.batch.survey import Survey, survey
+from allhops.core.batch.survey import NONE, Survey, survey
 from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
 from allhops.core.harvest import STOP_REASONS, Harvest, joined
 from allhops.core.ledger import CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Ledger
@@ -111,12 +111,13 @@ class Window(Generic[Replies]):
         self._network_down_tries = 0
         self._stopping = False
         self._is_open = np.ones(plan.courses, bool)
-        self._outstanding = np.zeros(plan.courses, np.int32)
+        # What is added to with `np.add.at` is int64: where it has to cast, that takes 30 times as long.
+        self._outstanding = np.zeros(plan.courses, np.int64)
         self._is_touched = np.zeros(plan.courses, bool)
         self._arrival_ttl = np.full(plan.courses, _FAR, np.int16)
-        self._sent = np.zeros(plan.courses, np.int32)
+        self._sent = np.zeros(plan.courses, np.int64)
         self._sent_at = np.full(plan.courses, -np.inf)
-        self._failed = np.zeros(plan.courses, np.int32)
+        self._failed = np.zeros(plan.courses, np.int64)
         self._last_error = np.zeros(plan.courses, np.uint16)
         self._began_at = np.full(plan.courses, np.nan)
         self._began_ns = np.full(plan.courses, now_ns, np.int64)
@@ -180,21 +181,21 @@ class Window(Generic[Replies]):
         sent_ns = np.frombuffer(block.sent_ns, np.int64)[part]
         if place is not None:
             sent_ns = np.array([place(stamp) for stamp in sent_ns.tolist()], np.int64)
-        ledger, failed = self.ledger, errors != 0
-        np.frombuffer(ledger.sent_ns, np.int64)[slots] = sent_ns
-        np.frombuffer(ledger.sent_at, np.float64)[slots] = now
-        np.frombuffer(ledger.error, np.uint16)[slots] = errors
-        self._state[slots] = np.where(failed, LOCAL_ERROR, IN_FLIGHT)
-        ledger.counters.sent += len(slots)
+        np.frombuffer(self.ledger.sent_ns, np.int64)[slots] = sent_ns
+        self._state[slots] = IN_FLIGHT
+        self.ledger.counters.sent += len(slots)
         self.tally.sent += len(slots)
-        self._note_begun(courses, sent_ns, now)
-        np.add.at(self._sent, courses, 1)
+        sent = self._sent[courses]  # no course is twice in a block
+        self._note_begun(courses[sent == 0], sent_ns[sent == 0], now)
+        self._sent[courses] = sent + 1
         self._sent_at[courses] = now
+        failed = errors != 0
         if failed.any():
-            self._note_failed(courses[failed], errors[failed], now)
+            self._note_failed(slots[failed], errors[failed], now)
+            slots = slots[~failed]
         else:
             self._network_down_tries = 0
-        self._flight.left(slots[~failed], now)
+        self._flight.left(slots, now)
         self._noted = block.handed
         if block.handed == len(block):
             self._block = None
@@ -313,12 +314,14 @@ class Window(Generic[Replies]):
         return free
 
     def _note_begun(self, courses: NDArray[np.int64], sent_ns: NDArray[np.int64], now: float) -> None:
-        new = np.isnan(self._began_at[courses])
-        if new.any():
-            self._began_at[courses[new]] = now
-            self._began_ns[courses[new][::-1]] = sent_ns[new][::-1]  # of two, the first one
+        """The first probes of these have left."""
+        self._began_at[courses] = now
+        self._began_ns[courses] = sent_ns
 
-    def _note_failed(self, courses: NDArray[np.int64], errors: NDArray[np.uint16], now: float) -> None:
+    def _note_failed(self, slots: NDArray[np.int64], errors: NDArray[np.uint16], now: float) -> None:
+        courses = self._courses_of(slots)
+        np.frombuffer(self.ledger.error, np.uint16)[slots] = errors
+        self._state[slots] = LOCAL_ERROR
         np.add.at(self._failed, courses, 1)
         self._last_error[courses] = errors
         self.tally.local_error += len(courses)
@@ -366,21 +369,21 @@ class Window(Generic[Replies]):
             (known.loop_ttl > 0, StopReason.LOOP),
             (options.max_ttl - known.highest_heard >= options.gap_limit, StopReason.GAP_LIMIT),
         ]
-        reasons = np.select(
-            [case for case, _ in cases],
-            [STOP_REASONS.index(reason) for _, reason in cases],
-            STOP_REASONS.index(StopReason.MAX_TTL),
-        )
-        return reasons.astype(np.uint8)
+        reasons = np.full(len(courses), STOP_REASONS.index(StopReason.MAX_TTL), np.uint8)
+        for case, reason in reversed(cases):
+            reasons[case] = STOP_REASONS.index(reason)
+        return reasons
 
     def _last_ttl(self, known: Survey) -> NDArray[np.int16]:
         """(n,): of the last hop to show: past the last answer only what was asked, and no more than the gap limit."""
-        options = self.plan.options
-        ttls = np.arange(options.first_ttl, options.max_ttl + 1, dtype=np.int16)
-        limit = np.minimum(known.highest_heard + options.gap_limit, options.max_ttl)
-        asked = (known.tries > 0) & (ttls <= limit[:, None])
-        last = np.where(asked.any(axis=1), ttls[len(ttls) - 1 - asked[:, ::-1].argmax(axis=1)], options.first_ttl - 1)
-        return np.where(known.end_ttl > 0, known.end_ttl, last).astype(np.int16)
+        options, last = self.plan.options, known.end_ttl.copy()
+        endless = np.flatnonzero(last == NONE)
+        if len(endless):
+            ttls = np.arange(options.first_ttl, options.max_ttl + 1, dtype=np.int16)
+            limit = np.minimum(known.highest_heard[endless] + options.gap_limit, options.max_ttl)
+            asked = (known.tries[endless] > 0) & (ttls <= limit[:, None])
+            last[endless] = np.where(asked, ttls, options.first_ttl - 1).max(axis=1)
+        return last
 
     def _courses_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return slots // self.plan.slots_per_course
