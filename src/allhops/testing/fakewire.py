@@ -54,6 +54,7 @@ class FakeWire:
     """
 
     backend = "simulated"
+    headroom = 0
 
     def __init__(
         self,

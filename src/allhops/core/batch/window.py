@@ -18,6 +18,7 @@ from allhops.core.batch.flight import Flight
 from allhops.core.batch.survey import NONE, Survey, survey
 from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
 from allhops.core.harvest import STOP_REASONS, Harvest, joined
+from allhops.core.lanes.departures import departures
 from allhops.core.ledger import CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Ledger
 from allhops.errors import NETWORK_IS_DOWN
 from allhops.model import StopReason
@@ -178,7 +179,7 @@ class Window(Generic[Replies]):
         slots = np.asarray(block.slots)[part]
         courses = self._courses_of(slots)
         errors = np.frombuffer(block.errors, np.uint16)[part]
-        sent_ns = np.frombuffer(block.sent_ns, np.int64)[part]
+        sent_ns = departures(block, self._noted, block.handed)
         if place is not None:
             sent_ns = np.array([place(stamp) for stamp in sent_ns.tolist()], np.int64)
         np.frombuffer(self.ledger.sent_ns, np.int64)[slots] = sent_ns

@@ -29,25 +29,34 @@ ROW_ALIGNMENT = 8
 class Block:
     """Probes ready to leave, in order.
 
-    `packets` holds whole IP packets of `size` bytes each, one after the other. Whoever sends fills in `sent_ns` (wall
-    clock, just before the packet is handed over) and, for a probe that the kernel refused, `errors` (errno); `handed`
-    counts those tried, from the front. What is behind it stays unsent because the kernel's queue was full; or, with
-    `waits_for_room`, because probes under way occupy all places there are for them, so that patience is all it takes.
+    `packets` holds whole IP packets of `size` bytes each, one after the other, each behind `headroom` bytes for
+    a link header. Whoever sends fills in `sent_ns` (wall clock, just before the packet is handed over), or puts into
+    `marks` how many had been handed over, and the wall clock, before and after each slice (departures.py reads both);
+    and, for a probe that the kernel refused, `errors` (errno). `handed` counts those tried, from the front. What is
+    behind it stays unsent because the kernel's queue was full; or, with `waits_for_room`, because probes under way
+    occupy all places there are for them, so that patience is all it takes.
     """
 
-    __slots__ = ("errors", "handed", "packets", "sent_ns", "size", "slots", "waits_for_room")
+    __slots__ = ("errors", "handed", "headroom", "marks", "packets", "sent_ns", "size", "slots", "waits_for_room")
 
-    def __init__(self, slots: Sequence[int], packets: bytearray, size: int) -> None:
+    def __init__(self, slots: Sequence[int], packets: bytearray, size: int, headroom: int = 0) -> None:
         self.slots = slots
         self.packets = packets
         self.size = size
+        self.headroom = headroom
         self.sent_ns = array("q", bytes(8 * len(slots)))
+        self.marks: list[tuple[int, int]] = []
         self.errors = array("H", bytes(2 * len(slots)))
         self.handed = 0
         self.waits_for_room = False
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    @property
+    def stride(self) -> int:
+        """Bytes from one packet to the next."""
+        return self.headroom + self.size
 
 
 class Ring:

@@ -36,25 +36,26 @@ __all__ = ["VectorLane", "VectorReplies"]
 
 
 class VectorLane:
-    """Stateless but for `counters`, which count what was not worth a row."""
+    """Stateless but for `counters`, which count what was not worth a row; `headroom` is that of its blocks."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, headroom: int = 0) -> None:
         self.counters = counters
+        self._headroom = headroom
 
     def launch(self, plan: Plan, slots: Sequence[int] | NDArray[np.int64]) -> Block:
         """Build the probes of these slots: copies of one template, every word that differs patched in all of them."""
-        tables, layout, size = tables_of(plan), plan.layout, plan.size
+        tables, layout, headroom = tables_of(plan), plan.layout, self._headroom
         wanted = np.asarray(slots, np.int64)
         count = len(wanted)
-        packets = bytearray(size * count)
+        packets = bytearray(bytes(headroom) + tables.base.packet) * count
+        block = Block(slots, packets, plan.size, headroom)  # type: ignore[arg-type]  # an array is as good a sequence
         if not count:
-            return Block(slots, packets, size)  # type: ignore[arg-type]  # an array is as good a sequence of slots
+            return block
         courses = wanted // plan.slots_per_course
         destinations = courses // len(plan.source_ports)
-        np.frombuffer(packets, np.uint8).reshape(count, size)[:] = np.frombuffer(tables.base.packet, np.uint8)
 
         def put(offset: int, values: NDArray[Any], kind: str = ">u2") -> None:
-            np.ndarray((count,), kind, packets, offset, (size,))[:] = values
+            np.ndarray((count,), kind, packets, headroom + offset, (block.stride,))[:] = values
 
         address_size = layout.family.address_size
         put(layout.family.destination_offset, tables.addresses[destinations], f"V{address_size}")
@@ -62,7 +63,7 @@ class VectorLane:
             put(offset, words)
         put(layout.flow_offset, tables.ports[courses])
         put(layout.checksum_offset, tables.checksums[courses])
-        return Block(slots, packets, size)  # type: ignore[arg-type]  # as above
+        return block
 
     def unpack(self, ring: Ring) -> VectorReplies:
         """Read replies to kinds of probes that we send; everything else is counted and dropped, whatever its bytes."""
