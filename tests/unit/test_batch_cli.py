@@ -523,6 +523,29 @@ def test_a_disk_that_fails_to_sync(
     assert "Input/output error" in capfd.readouterr().err
 
 
+def test_what_is_on_the_disk_is_not_kept_in_memory_as_well(
+    tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, told = tmp_path / "out.jsonl", []
+    fsync = os.fsync
+
+    def name(descriptor: int) -> str:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+
+    def sync(descriptor: int) -> None:
+        fsync(descriptor)
+        told.append(("synced", name(descriptor)))
+
+    def advise(descriptor: int, offset: int, length: int, advice: int) -> None:
+        assert (offset, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
+        told.append(("forgotten", name(descriptor)))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    assert main(["batch", str(listed), "-o", str(out)]) == 0
+    assert [what for what, path in told if path == str(out)][-2:] == ["synced", "forgotten"]
+
+
 # The real engine, and tables
 
 

@@ -101,7 +101,7 @@ class JsonLinesFile:
     async def _sync(self) -> None:
         self._is_synced = True
         try:
-            await in_daemon_thread(os.fsync, self._descriptor)
+            await in_daemon_thread(_bring_to_disk, self._descriptor)
         except OSError as error:
             raise FileError(self._path, error) from error
 
@@ -207,6 +207,18 @@ def open_alone(path: str, *, anew: bool) -> int:
     except OSError as error:
         raise FileError(path, error) from error
     return descriptor
+
+
+def _bring_to_disk(descriptor: int) -> None:
+    """See to it that the disk has it, and that memory has not: gigabytes that nobody reads push out what others do.
+
+    The next lines then find memory that is at hand. On a virtual machine that gives free memory back to its host, new
+    memory makes a write three times as dear (1.5 us a probe instead of 0.5).
+    """
+    os.fsync(descriptor)
+    if hasattr(os, "posix_fadvise"):  # macOS has it not
+        with suppress(OSError):  # a device has nothing to forget
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _write_all(descriptor: int, lines: bytes) -> None:
