@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 from allhops.errors import UsageError
 from allhops.net.many import FRUGAL, PARALLEL, TraceMany
 from allhops.net.prober import Prober
-from allhops.options import TraceOptions
+from allhops.options import BATCH_RATE_PPS, TraceOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from allhops.model import Address, Trace
     from allhops.net.batch.engine import Batch
     from allhops.options import TraceKeywords
-
-BATCH_RATE_PPS = 5_000.0
-"""Probes a second of a batch unless the caller says otherwise: polite to the first routers, which see all of it."""
 
 
 async def trace(destination: str | Address, **options: Unpack[TraceKeywords]) -> Trace:

@@ -22,6 +22,8 @@ MAX_FLOW_LABEL = (1 << 20) - 1
 MAX_SIZE = 65_000
 """Bytes; as traceroute(8)."""
 MAX_WAIT_S = 60.0
+BATCH_RATE_PPS = 5_000.0
+"""Probes a second of a batch unless the caller says otherwise: polite to the first routers, which see all of it."""
 
 
 class TraceKeywords(TypedDict, total=False):

@@ -131,7 +131,7 @@ def assert_same_reading(ring: Ring) -> None:
 def ring_of(packets: Sequence[bytes], hearsay: int = 0) -> Ring:
     """Rows hold what earlier packets left in them."""
     ring = Ring(max(1, len(packets)))
-    ring.rows[:] = random.Random(len(packets)).randbytes(len(ring.rows))
+    ring.octets[:] = random.Random(len(packets)).randbytes(len(ring.octets))
     for number, packet in enumerate(packets):
         ring.append(packet, 1_000 + number, hearsay if number % 2 else 0)
     return ring

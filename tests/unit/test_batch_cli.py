@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from allhops.api import BATCH_RATE_PPS
 from allhops.cli import main
 from allhops.cli.arguments import BACKENDS
 from allhops.cli.batch import outputs, run
@@ -28,7 +27,7 @@ from allhops.cli.batch.shard import Shard
 from allhops.errors import PrivilegeError, UsageError
 from allhops.model import Protocol, StopReason
 from allhops.net.batch.engine import Batch
-from allhops.options import TraceOptions
+from allhops.options import BATCH_RATE_PPS, TraceOptions
 from tests.stand_in import StandIn
 
 if TYPE_CHECKING:

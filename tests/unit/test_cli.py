@@ -770,6 +770,44 @@ def test_what_starting_up_may_not_import() -> None:
     } & set(loaded)
 
 
+def test_what_a_batch_may_not_import() -> None:
+    code = (
+        "import sys; from allhops.cli import command; from allhops.cli.batch import arguments, run; print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {
+        "allhops.api",
+        "allhops.net.doctor",
+        "allhops.net.prober",
+        "allhops.net.privileges",
+        "allhops.output.parquet",
+        "allhops.testing",
+        "importlib.metadata",
+        "numpy.typing",
+        "pathlib",
+        "pyarrow",
+        "tomllib",
+    } & set(loaded)
+
+
+def test_what_a_batch_has_no_use_for(tmp_path: Path) -> None:
+    """Threads for matrices, and looking for garbage among what was imported."""
+    empty = tmp_path / "list.txt"
+    empty.touch()
+    code = (
+        "import gc, os; from allhops.cli import main; main(); "
+        "print(os.environ['OPENBLAS_NUM_THREADS'], gc.isenabled(), gc.get_freeze_count() > 10_000)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "batch", empty, "--simulate", "synthetic:1"],
+        env={name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout == "1 True True\n"
+
+
 # All of it together, through the real prober
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `allhops` with these arguments, or the process's own; the exit status (see `allhops.cli.status`)."""
+    if argv is None:  # a process of our own
+        gc.disable()  # until `run_in_loop`: importing makes no garbage, and looking for it costs 10 ms
     try:
         from allhops.cli.command import command
 

@@ -6,6 +6,7 @@ This file knows no trace.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -25,6 +26,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run_in_loop(main: Coroutine[None, None, Result], say: Callable[[str], None] = complain) -> Result:
     """What `main` returns, run in a loop of its own; `say` gets the library's warnings."""
+    if not gc.isenabled():  # `main` has left that to us
+        gc.freeze()  # what is imported by now stays: 35 ms less at exit, and less to look through until then
+        gc.enable()
     log, complaints = logging.getLogger("allhops"), _Complaints(say)
     log.addHandler(complaints)
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from allhops.api import BATCH_RATE_PPS
 from allhops.cli.arguments import in_letters
 from allhops.cli.endings import what_was_dropped, what_was_not_sent, which_flow_was_not, why_it_ended
 from allhops.cli.loop import Signals, run_in_loop
@@ -21,6 +20,7 @@ from allhops.errors import AllhopsError
 from allhops.model import StopReason
 from allhops.net.many import untraced
 from allhops.net.prober import Prober
+from allhops.options import BATCH_RATE_PPS
 from allhops.output import writer
 
 if TYPE_CHECKING:

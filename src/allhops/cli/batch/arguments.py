@@ -7,7 +7,6 @@ from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from allhops.api import BATCH_RATE_PPS
 from allhops.cli.arguments import (
     PACE,
     PROBES,
@@ -25,6 +24,7 @@ from allhops.cli.arguments import (
 from allhops.cli.batch.shard import MAX_SHARDS, Shard
 from allhops.cli.values import rate, whole_number
 from allhops.errors import UsageError
+from allhops.options import BATCH_RATE_PPS
 
 if TYPE_CHECKING:
     import argparse

@@ -32,7 +32,6 @@ from allhops.model import StopReason
 from allhops.net.batch.engine import Batch
 from allhops.net.batch.feed import Refused
 from allhops.output.jsonl import parts
-from allhops.output.parquet import import_pyarrow
 
 if TYPE_CHECKING:
     from allhops.cli.batch.arguments import BatchRequest
@@ -77,6 +76,8 @@ def run(request: BatchRequest) -> int:
     Raises: UsageError, PrivilegeError, CapacityError, OutputError.
     """
     if request.output is not None and request.output.endswith(PARQUET):
+        from allhops.output.parquet import import_pyarrow  # 10 ms that JSON Lines need not pay
+
         import_pyarrow()  # now: a user may not read where it is, once root is left
     console = Console()
     try:

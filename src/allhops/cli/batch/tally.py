@@ -12,6 +12,7 @@ import numpy as np
 
 from allhops.cli.batch.keyset import KeySet
 from allhops.cli.batch.shard import mixed
+from allhops.core.answers import packed_responders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ class Tally:
         shown = harvest.shown()
         heard = harvest.is_reply(shown.slot)
         at = ((self._courses + shown.place[heard]) << _TTL_BITS) + shown.ttl[heard]
-        halves = np.frombuffer(harvest.ledger.responder, np.uint64).reshape(-1, 2)[shown.slot[heard]]
+        halves = packed_responders(harvest.ledger, shown.slot[heard]).view(np.uint64)
         if len(at):
             self._gathered.append((at, halves))
             self._rows += len(at)

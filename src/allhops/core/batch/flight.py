@@ -55,7 +55,7 @@ class Flight:
 
     def heard(self, slots: NDArray[np.int64], courses: NDArray[np.int64], ttls: NDArray[np.int64]) -> None:
         """These were answered."""
-        received = np.frombuffer(self._ledger.received_ns, np.int64)
+        received = np.asarray(self._ledger.received_ns)
         sent = np.frombuffer(self._ledger.sent_ns, np.int64)
         np.maximum.at(self.slowest_ns, courses, received[slots] - sent[slots])
         np.maximum.at(self.highest_heard, courses, ttls.astype(np.int16))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from allhops.core.answers import packed_responders
 from allhops.core.course import LOOP_VISITS
 from allhops.core.evidence import DIRECT
-from allhops.core.ledger import ADDRESS_BYTES, ANSWERED, UNSENT
+from allhops.core.ledger import ANSWERED, UNSENT
 from allhops.wire.classify import DESTINATION, TIME_EXCEEDED, UNREACHABLE
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def survey(plan: Plan, ledger: Ledger, courses: NDArray[np.int64]) -> Survey:
     ttls = np.arange(first_ttl, first_ttl + rows, dtype=np.int16)[:, None]
 
     def of(column: Any) -> NDArray[np.uint8]:
-        wanted = np.frombuffer(column, np.uint8).reshape(plan.courses, -1)[courses]
+        wanted = np.asarray(column).reshape(plan.courses, -1)[courses]
         return np.ascontiguousarray(wanted.T).reshape(rows, attempts, -1)
 
     def lowest(what: NDArray[np.bool_]) -> NDArray[np.int16]:
@@ -147,9 +148,9 @@ def _distances(plan: Plan, ledger: Ledger, courses: NDArray[np.int64], arrived: 
     """
     offset, place = np.divmod(np.flatnonzero(arrived), len(courses))
     slot = courses[place] * plan.slots_per_course + offset
-    left = np.frombuffer(ledger.quoted_ttl, np.uint8)[slot].astype(np.int64)
+    left = np.asarray(ledger.quoted_ttl)[slot].astype(np.int64)
     ttl = offset // plan.slots_per_row + plan.options.first_ttl
-    says = (np.frombuffer(ledger.flags, np.uint8)[slot] & DIRECT == 0) & (left >= 1) & (left <= ttl)
+    says = (np.asarray(ledger.flags)[slot] & DIRECT == 0) & (left >= 1) & (left <= ttl)
     distances = np.full(len(courses), _FAR, np.int16)
     np.minimum.at(distances, place[says], np.maximum(ttl - left + 1, plan.options.first_ttl)[says].astype(np.int16))
     distances[distances == _FAR] = NONE
@@ -160,9 +161,7 @@ def _responders(
     plan: Plan, ledger: Ledger, courses: NDArray[np.int64], row: NDArray[np.int64], attempt: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """(k, 16): who answered these attempts."""
-    slot = (courses * plan.ttls + row) * plan.slots_per_row + attempt
-    packed: NDArray[np.uint8] = np.frombuffer(ledger.responder, f"V{ADDRESS_BYTES}")[slot].view(np.uint8)
-    return packed.reshape(*slot.shape, ADDRESS_BYTES)
+    return packed_responders(ledger, (courses * plan.ttls + row) * plan.slots_per_row + attempt)
 
 
 def _loops(

@@ -18,6 +18,7 @@ from allhops.core.batch.flight import Flight
 from allhops.core.batch.survey import NONE, Survey, survey
 from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
 from allhops.core.harvest import STOP_REASONS, Harvest, joined
+from allhops.core.lanes.departures import departures
 from allhops.core.ledger import CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Ledger
 from allhops.errors import NETWORK_IS_DOWN
 from allhops.model import StopReason
@@ -178,7 +179,7 @@ class Window(Generic[Replies]):
         slots = np.asarray(block.slots)[part]
         courses = self._courses_of(slots)
         errors = np.frombuffer(block.errors, np.uint16)[part]
-        sent_ns = np.frombuffer(block.sent_ns, np.int64)[part]
+        sent_ns = departures(block, self._noted, block.handed)
         if place is not None:
             sent_ns = np.array([place(stamp) for stamp in sent_ns.tolist()], np.int64)
         np.frombuffer(self.ledger.sent_ns, np.int64)[slots] = sent_ns
@@ -211,7 +212,7 @@ class Window(Generic[Replies]):
         if not len(slots):
             return
         courses, ttls = self._courses_of(slots), self._ttls_of(slots)
-        arrived = np.frombuffer(self.ledger.kind, np.uint8)[slots] == DESTINATION
+        arrived = np.asarray(self.ledger.kind)[slots] == DESTINATION
         np.minimum.at(self._arrival_ttl, courses[arrived], ttls[arrived].astype(np.int16))
         self._flight.heard(slots, courses, ttls)
         self.tally.answered += len(slots)

@@ -72,7 +72,7 @@ class Windows:
         self._counters = counters
         self._tally = tally
         self._random = random
-        self._lane = VectorLane(counters)
+        self._lane = VectorLane(counters, wire.headroom)
         self._ring = Ring(RING_PACKETS)
         self._wall = WallScale()
         self._live: list[_Live] = []
