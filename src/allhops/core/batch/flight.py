@@ -55,9 +55,10 @@ class Flight:
 
     def heard(self, slots: NDArray[np.int64], courses: NDArray[np.int64], ttls: NDArray[np.int64]) -> None:
         """These were answered."""
-        received = np.asarray(self._ledger.received_ns)
-        sent = np.frombuffer(self._ledger.sent_ns, np.int64)
-        np.maximum.at(self.slowest_ns, courses, received[slots] - sent[slots])
+        # To numpy a memoryview's "q" is another type than int64, and `maximum.at` would cast one by one.
+        received_ns = np.asarray(self._ledger.received_ns)[slots].astype(np.int64)
+        sent_ns = np.frombuffer(self._ledger.sent_ns, np.int64)[slots]
+        np.maximum.at(self.slowest_ns, courses, received_ns - sent_ns)
         np.maximum.at(self.highest_heard, courses, ttls.astype(np.int16))
         self.slots -= len(slots)
         self._replies += len(slots)

@@ -67,8 +67,9 @@ class Survey:
 
     def part(self, which: NDArray[np.bool_]) -> Survey:
         """Of some of the courses."""
+        places = np.flatnonzero(which)
         columns: dict[str, Any] = {
-            name: column[which] for name, column in vars(self).items() if isinstance(column, np.ndarray)
+            name: column[places] for name, column in vars(self).items() if isinstance(column, np.ndarray)
         }
         return replace(self, **columns)
 
