@@ -148,6 +148,17 @@ class Harvest:
         """These slots of a column of the ledger."""
         return np.asarray(getattr(self.ledger, name))[slot]
 
+    def destinations(self) -> NDArray[np.uint8]:
+        """(n, 4 or 16): packed addresses."""
+        plan = self.plan
+        packed = map(plan.destinations.__getitem__, (self.courses // len(plan.source_ports)).tolist())
+        return np.frombuffer(b"".join(packed), np.uint8).reshape(-1, plan.layout.family.address_size)
+
+    def source_ports(self) -> NDArray[np.uint16]:
+        """(n,): of the probes; ICMP: identifiers."""
+        ports = np.array(self.plan.source_ports, np.uint16)
+        return ports[self.courses % len(ports)]
+
     def responders(self, slot: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(m, 4 or 16): packed addresses of those who answered; nothing that counts where nobody did."""
         return packed_responders(self.ledger, slot)[:, : self.plan.layout.family.address_size]

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from allhops.core.paths import address_text
 from allhops.output.json import compact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from allhops.output.fields import Field, Record
 
@@ -51,23 +55,37 @@ class Remembered(dict[Hashable, str]):
         return [*map(self.__getitem__, keys)]
 
 
-class AddressTexts(dict[bytes, str]):
-    """Packed address to its text in quotes, remembered; `NOBODY` is null."""
+class AddressTexts(dict[int | bytes, str]):
+    """Address to its text in quotes, remembered: an IPv4 one by its number, first octet lowest, an IPv6 one packed."""
 
-    def texts(self, packed: Iterable[bytes]) -> list[str]:
-        """The text of each."""
-        return [*map(self.__getitem__, packed)]
+    def texts(self, packed: NDArray[np.uint8]) -> list[str]:
+        """The text of each of (k, 4 or 16) addresses."""
+        kind = "<u4" if packed.shape[1] == _IPV4_SIZE else f"V{packed.shape[1]}"
+        return [*map(self.__getitem__, np.ascontiguousarray(packed).view(kind).ravel().tolist())]
 
-    def __missing__(self, packed: bytes) -> str:
+    def __missing__(self, key: int | bytes) -> str:
         if len(self) >= MOST_REMEMBERED:
             self.clear()
-        text = self[packed] = f'"{address_text(packed)}"' if packed else "null"
+        packed = key if isinstance(key, bytes) else key.to_bytes(_IPV4_SIZE, "little")
+        text = self[key] = f'"{address_text(packed)}"'
         return text
 
 
-NOBODY = b""
-"""Stands for an address where there is none."""
+_IPV4_SIZE = 4
 ADDRESSES = AddressTexts()
+_FIRST, _OCTET, _LAST = (
+    np.array([f"{before}{octet}{behind}" for octet in range(256)], object)
+    for before, behind in (('"', "."), ("", "."), ("", '"'))
+)
+
+
+def address_texts(packed: NDArray[np.uint8]) -> list[str]:
+    """The text of each of (k, 4 or 16) addresses in quotes, not remembered: IPv4 takes a third of what that costs."""
+    if packed.shape[1] != _IPV4_SIZE:
+        return [f'"{address_text(address.tobytes())}"' for address in packed]
+    a, b, c, d = packed.T
+    octets = (_FIRST[a].tolist(), _OCTET[b].tolist(), _OCTET[c].tolist(), _LAST[d].tolist())
+    return [f"{one}{two}{three}{four}" for one, two, three, four in zip(*octets, strict=True)]
 
 
 def cut(record: Record[Any], *runs: tuple[str, ...]) -> tuple[Fragment, ...]:

@@ -18,13 +18,13 @@ import numpy as np
 from allhops.core.evidence import NAT
 from allhops.core.paths import hop_from, probe_from
 from allhops.model import Hop
-from allhops.output.fragments import ADDRESSES, NOBODY, Remembered, cut
+from allhops.output.fragments import ADDRESSES, Remembered, cut
 from allhops.output.json import compact
 from allhops.output.records import HOP, INHERITED, PROBE, milliseconds
 from allhops.output.rounding import THOUSANDTHS, rounded
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
@@ -80,15 +80,19 @@ _NEVER_LATE = f",{_LATE_RTT.name}{_NULL}"
 _THOUSANDTHS = np.array([*(THOUSANDTHS + _NEVER_LATE), _NEVER_LATE], object)
 
 _BEFORE: defaultdict[Hashable, Remembered] = defaultdict(Remembered)
-_BEHIND, _UNASKED = Remembered(), Remembered()
+_UNASKED: defaultdict[Hashable, Remembered] = defaultdict(Remembered)
+_BEHIND = Remembered()
 
 
-def probe_pieces(harvest: Harvest, rows: Rows, hops: Hops) -> list[str]:
-    """`PIECES` for each probe; those of a hop begin and end with what the hop has around them."""
+def probe_pieces(harvest: Harvest, rows: Rows, hops: Hops, destinations: Sequence[str]) -> list[str]:
+    """`PIECES` for each probe; those of a hop begin and end with what the hop has around them.
+
+    `destinations`: n, the text of each one's address.
+    """
     slot, is_reply = rows.slot, harvest.is_reply(rows.slot)
     pieces = [""] * (PIECES * len(slot))
     pieces[0::PIECES] = _before(harvest, slot, hops)
-    pieces[1::PIECES] = _responders(harvest, slot, is_reply)
+    pieces[1::PIECES] = _responders(harvest, rows, is_reply, destinations)
     pieces[2::PIECES], pieces[3::PIECES] = _times(harvest, slot, is_reply)
     pieces[4::PIECES] = _behind(harvest, slot, is_reply, hops)
     return pieces
@@ -96,16 +100,15 @@ def probe_pieces(harvest: Harvest, rows: Rows, hops: Hops) -> list[str]:
 
 def unasked_texts(harvest: Harvest, hops: Hops, which: NDArray[np.int64]) -> list[str]:
     """Those of the hops that have no probe."""
-    heir = hops.heir[which]
-    keys = (_opening_keys(harvest, hops)[which] << 1 | (heir >= 0)).tolist()
-    texts = _UNASKED.texts(keys, lambda at: _unasked(keys[at]))
+    first_ttl, heir = harvest.plan.options.first_ttl, hops.heir[which]
+    keys = (hops.ttl[which].astype(np.int64) << 1 | (heir >= 0)).tolist()
+    texts = _UNASKED[first_ttl].texts(keys, lambda at: _unasked(keys[at], first_ttl))
     if harvest.inherited is None:
         return texts
     told = np.flatnonzero(heir >= 0)
     size = harvest.plan.layout.family.address_size
     responders, donors = (
-        ADDRESSES.texts(_packed(column[heir[told], :size]))
-        for column in (harvest.inherited.responder, harvest.inherited.donor)
+        ADDRESSES.texts(column[heir[told], :size]) for column in (harvest.inherited.responder, harvest.inherited.donor)
     )
     for at, responder, donor in zip(told.tolist(), responders, donors, strict=True):
         texts[at] += f"{responder},{_INHERITED_DONOR.name}{donor}}}}}"
@@ -114,25 +117,29 @@ def unasked_texts(harvest: Harvest, hops: Hops, which: NDArray[np.int64]) -> lis
 
 def _before(harvest: Harvest, slot: NDArray[np.int64], hops: Hops) -> list[str]:
     """Each probe up to its responder."""
-    plan = harvest.plan
-    has_probes = hops.begin < hops.end
-    opening = np.zeros(len(slot), np.int64)
-    opening[hops.begin[has_probes]] = _opening_keys(harvest, hops)[has_probes]
-    keys = ((slot % plan.slots_per_course << 8 | harvest.column("state", slot)) << 9 | opening).tolist()
+    plan, first_ttl = harvest.plan, harvest.plan.options.first_ttl
+    opens = np.zeros(len(slot) + 1, np.int64)
+    opens[hops.begin] = hops.ttl  # a hop without probes begins where the next one does, which is the one that counts
+    keys = ((slot % plan.slots_per_course << 8 | harvest.column("state", slot)) << 8 | opens[:-1]).tolist()
 
     def make(at: int) -> str:
-        probe = probe_from(plan, harvest.ledger, int(slot[at]))
-        return f"{_opening(int(opening[at]))}{{{_SENT.text(probe)},{_RESPONDER.name}"
+        text = f"{{{_SENT.text(probe_from(plan, harvest.ledger, int(slot[at])))},{_RESPONDER.name}"
+        return f"{_opening(int(opens[at]), first_ttl)}{text}" if opens[at] else f",{text}"
 
-    return _BEFORE[plan.options.first_ttl, plan.slots_per_row].texts(keys, make)
+    return _BEFORE[first_ttl, plan.slots_per_row].texts(keys, make)
 
 
-def _responders(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool_]) -> list[str]:
-    """Who answered each probe, or null."""
-    packed = _packed(harvest.responders(slot))
+def _responders(harvest: Harvest, rows: Rows, is_reply: NDArray[np.bool_], destinations: Sequence[str]) -> list[str]:
+    """Who answered each probe, or null; what destinations answer themselves would only push routers out of memory."""
+    words = np.ascontiguousarray(harvest.responders(rows.slot)).view(np.uint32)
+    is_own = is_reply & (words == harvest.destinations().view(np.uint32)[rows.place]).all(axis=1)
+    texts = ADDRESSES.texts((words * (is_reply & ~is_own)[:, None]).view(np.uint8))
+    own = np.flatnonzero(is_own)
+    for at, place in zip(own.tolist(), rows.place[own].tolist(), strict=True):
+        texts[at] = destinations[place]
     for at in np.flatnonzero(~is_reply).tolist():
-        packed[at] = NOBODY
-    return ADDRESSES.texts(packed)
+        texts[at] = _NULL
+    return texts
 
 
 def _times(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool_]) -> tuple[list[str], list[str]]:
@@ -158,10 +165,11 @@ def _behind(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool
     columns = np.zeros(len(slot), _BEHIND_KEY)
     for name, _ in _REPLY_COLUMNS:
         columns[name] = harvest.column(name, slot)
-    has_probes = hops.begin < hops.end
-    is_nat = is_reply & (columns["flags"] & NAT > 0)
-    closing = np.where(np.logical_or.reduceat(is_nat, hops.begin[has_probes]), _LAST_BEHIND_NAT, _LAST)
-    columns["closing"][hops.end[has_probes] - 1] = closing
+    columns["closing"][hops.end - 1] = _LAST  # a hop without probes ends where the one before does
+    if (is_nat := is_reply & (columns["flags"] & NAT > 0)).any():
+        has_probes = hops.begin < hops.end
+        is_behind = np.logical_or.reduceat(is_nat, hops.begin[has_probes])
+        columns["closing"][hops.end[has_probes][is_behind] - 1] = _LAST_BEHIND_NAT
     keys = columns.view(f"V{_BEHIND_KEY.itemsize}").tolist()
 
     def make(at: int) -> str:
@@ -186,18 +194,9 @@ def _without_extensions(probe: Probe) -> Probe:
     return probe if probe.reply is None else replace(probe, reply=replace(probe.reply, extensions=()))
 
 
-def _opening_keys(harvest: Harvest, hops: Hops) -> NDArray[np.int64]:
-    """(h,): what the text that opens each hop depends on; never 0."""
-    keys: NDArray[np.int64] = hops.ttl.astype(np.int64) << 1 | (hops.ttl == harvest.plan.options.first_ttl)
-    return keys
-
-
-def _opening(key: int) -> str:
-    """What stands before a probe: what opens its hop, or what is between two probes (key 0)."""
-    ttl, is_first = divmod(key, 2)
-    if not ttl:
-        return ","
-    return f"{'' if is_first else ','}{{{_TTL.text(Hop(ttl=ttl, probes=()))},{_PROBES.name}["
+def _opening(ttl: int, first_ttl: int) -> str:
+    """What stands before the probes of a hop."""
+    return f"{'' if ttl == first_ttl else ','}{{{_TTL.text(Hop(ttl=ttl, probes=()))},{_PROBES.name}["
 
 
 def _closing(hop: Hop) -> str:
@@ -205,14 +204,8 @@ def _closing(hop: Hop) -> str:
     return f"],{_SAYS.text(hop)},{_INHERITED.name}"
 
 
-def _unasked(key: int) -> str:
+def _unasked(key: int, first_ttl: int) -> str:
     """A hop without probes; up to who is there, if another trace has told."""
-    opening, is_told = divmod(key, 2)
-    hop = Hop(ttl=opening >> 1, probes=())
-    return f"{_opening(opening)}{_closing(hop)}" + (f"{{{_INHERITED_ADDRESS.name}" if is_told else f"{_NULL}}}")
-
-
-def _packed(addresses: NDArray[np.uint8]) -> list[bytes]:
-    """(k, 4 or 16) addresses one by one."""
-    packed: list[bytes] = np.ascontiguousarray(addresses).view(f"V{addresses.shape[1]}").ravel().tolist()
-    return packed
+    ttl, is_told = divmod(key, 2)
+    text = f"{_opening(ttl, first_ttl)}{_closing(Hop(ttl=ttl, probes=()))}"
+    return text + (f"{{{_INHERITED_ADDRESS.name}" if is_told else f"{_NULL}}}")

@@ -15,15 +15,17 @@ import numpy as np
 
 from allhops.core.ledger import ANSWERED
 from allhops.enrich.clean import clean_text
-from allhops.output.fragments import ADDRESSES, Remembered, cut
+from allhops.output.fragments import Remembered, address_texts, cut
 from allhops.output.hop_texts import PIECES, probe_pieces, unasked_texts
 from allhops.output.json import compact, line
 from allhops.output.records import SCHEMA, TRACE
-from allhops.output.rounding import milliseconds_texts
+from allhops.output.rounding import milliseconds_texts, stamps_texts
 from allhops.wire.classify import DESTINATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
+
+    from numpy.typing import NDArray
 
     from allhops.core.harvest import Harvest, Hops, Rows
     from allhops.model import Trace
@@ -45,7 +47,7 @@ _SCHEMA, _DESTINATION, _ADDRESS, _ORIGIN, _STARTED, _DURATION, _REACHED, _OUTCOM
     ("hops",),
 )
 _END = "]}\n"
-_BEGIN = f"{_END}{{{_SCHEMA.name}{compact(SCHEMA)},{_DESTINATION.name}"
+_BEGIN = f'{_END}{{{_SCHEMA.name}{compact(SCHEMA)},{_DESTINATION.name}"'
 _PLAIN = re.compile(r"[ !#-\[\]-~]*")
 """What neither the sanitiser nor JSON changes."""
 _ORIGINS = Remembered()
@@ -80,17 +82,18 @@ def _pieces(harvest: Harvest) -> list[str]:
     """The text of all lines, in pieces."""
     rows = harvest.shown()
     hops = harvest.hops(rows)
-    probes = probe_pieces(harvest, rows, hops)
+    addresses = address_texts(harvest.destinations())
+    probes = probe_pieces(harvest, rows, hops, addresses)
     pieces: list[str] = []
     begin = 0
-    for end, text in zip(*_between(harvest, rows, hops), strict=True):
+    for end, text in zip(*_between(harvest, rows, hops, addresses), strict=True):
         pieces += probes[begin:end]
         pieces.append(text)
         begin = end
     return pieces
 
 
-def _between(harvest: Harvest, rows: Rows, hops: Hops) -> tuple[list[int], list[str]]:
+def _between(harvest: Harvest, rows: Rows, hops: Hops, addresses: list[str]) -> tuple[list[int], list[str]]:
     """What stands between the pieces of the probes, in order: how many of them stand before it; its text.
 
     These are the heads, what ends the last line, and the hops without probes.
@@ -102,30 +105,34 @@ def _between(harvest: Harvest, rows: Rows, hops: Hops) -> tuple[list[int], list[
     probes = np.empty(len(heads) + len(unasked), np.int64)
     probes[at_heads], probes[at_unasked] = np.searchsorted(rows.place, heads), hops.begin[unasked]
     texts = np.empty(len(probes), object)
-    texts[at_heads], texts[at_unasked] = [*_heads(harvest, rows), _END], unasked_texts(harvest, hops, unasked)
+    texts[at_heads], texts[at_unasked] = (
+        [*_heads(harvest, rows, addresses), _END],
+        unasked_texts(harvest, hops, unasked),
+    )
     return (PIECES * probes).tolist(), texts.tolist()
 
 
-def _heads(harvest: Harvest, rows: Rows) -> list[str]:
+def _heads(harvest: Harvest, rows: Rows, addresses: list[str]) -> list[str]:
     """Each trace up to its hops, with what ends the line before it."""
-    plan, options, courses = harvest.plan, harvest.plan.options, harvest.courses.tolist()
+    plan, options = harvest.plan, harvest.plan.options
     common = (plan.source, options.protocol, options.destination_port, harvest.backend)
     [origin] = _ORIGINS.texts([common], lambda at: _ORIGIN.text(harvest.trace(at)))
     reached = _reached(harvest, rows)
-    ports = [plan.source_port_of(course) for course in courses]
-    keys = [*zip(reached, harvest.stop.tolist(), harvest.errors.tolist(), ports, strict=True)]
+    says = np.stack((reached, harvest.stop, harvest.errors, harvest.source_ports()), axis=1)
 
     def make(place: int) -> str:
-        return f"{_REACHED.name}{_TRUTH[reached[place]]},{_OUTCOME.text(harvest.trace(place))},{_HOPS.name}["
+        return f"{_REACHED.name}{_TRUTH[bool(reached[place])]},{_OUTCOME.text(harvest.trace(place))},{_HOPS.name}["
 
+    begun, duration = f'",{_ADDRESS.name}', f'Z",{_DURATION.name}'
+    origin = f',{origin},{_STARTED.name}"'
     heads = [
-        f'{_BEGIN}{name},{_ADDRESS.name}{address},{origin},{_STARTED.name}"{at}Z",{_DURATION.name}{duration},{outcome}'
-        for name, address, at, duration, outcome in zip(
-            _names([harvest.names[course] for course in courses]),
-            ADDRESSES.texts(map(plan.destination_of, courses)),
-            (harvest.started_ns // 1_000).astype("datetime64[us]").astype(str).tolist(),
+        f"{_BEGIN}{name}{begun}{address}{origin}{at}{duration}{took},{outcome}"
+        for name, address, at, took, outcome in zip(
+            _names([harvest.names[course] for course in harvest.courses.tolist()]),
+            addresses,
+            stamps_texts(harvest.started_ns),
             milliseconds_texts(harvest.duration_ns),
-            _OUTCOMES[common].texts(keys, make),
+            _OUTCOMES[common].texts(says.view(np.uint64).ravel().tolist(), make),
             strict=True,
         )
     ]
@@ -134,16 +141,13 @@ def _heads(harvest: Harvest, rows: Rows) -> list[str]:
 
 
 def _names(names: list[str]) -> list[str]:
-    """Each destination as it was asked for, in quotes."""
-    if _PLAIN.fullmatch("".join(names)):
-        return [f'"{name}"' for name in names]
-    return [compact(clean_text(name)) for name in names]
+    """Each destination as it was asked for, without its quotes."""
+    return names if _PLAIN.fullmatch("".join(names)) else [compact(clean_text(name))[1:-1] for name in names]
 
 
-def _reached(harvest: Harvest, rows: Rows) -> list[bool]:
-    """Whether the last hop of each course shows the destination's own answer."""
+def _reached(harvest: Harvest, rows: Rows) -> NDArray[np.bool_]:
+    """(n,): whether the last hop of each course shows the destination's own answer."""
     arrived = (harvest.column("kind", rows.slot) == DESTINATION) & (harvest.column("state", rows.slot) == ANSWERED)
     reached = np.zeros(len(harvest), np.bool_)
     reached[rows.place[arrived & (rows.ttl == harvest.last_ttl[rows.place])]] = True
-    flags: list[bool] = reached.tolist()
-    return flags
+    return reached

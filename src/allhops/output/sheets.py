@@ -145,12 +145,10 @@ def _tell(told: Any, trace: Trace, position: int | None) -> None:
 def _traces(harvest: Harvest) -> NDArray[Any]:
     plan, courses = harvest.plan, harvest.courses
     traces = np.zeros(len(harvest), TRACE)
-    size = plan.layout.family.address_size
-    packed = b"".join(map(plan.destinations.__getitem__, (courses // len(plan.source_ports)).tolist()))
     traces["position"] = harvest.positions[courses]
-    traces["address"] = _all_sized(np.frombuffer(packed, np.uint8).reshape(-1, size))
+    traces["address"] = _all_sized(harvest.destinations())
     traces["source"] = _all_sized(np.frombuffer(plan.source, np.uint8)[None])
-    traces["source_port"] = np.array(plan.source_ports)[courses % len(plan.source_ports)]
+    traces["source_port"] = harvest.source_ports()
     traces["destination_port"] = _or_unknown(plan.options.destination_port)
     traces["started_ns"], traces["duration_ns"] = harvest.started_ns, harvest.duration_ns
     traces["stop"] = harvest.stop
