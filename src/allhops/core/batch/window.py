@@ -107,7 +107,9 @@ class Window(Generic[Replies]):
         self._flight = Flight(plan, self.ledger)
         self._block: Block | None = None
         self._block_turn = NO_TURN
-        self._noted = 0
+        self._counted = 0
+        self._left: list[tuple[Block, int, int, float]] = []
+        """What has left and is not recorded: of a block, from one probe to another, and when."""
         self._blocked_until = now
         self._network_down_tries = 0
         self._stopping = False
@@ -163,44 +165,57 @@ class Window(Generic[Replies]):
                 self._waiting.left(now)
                 return None
             self._block = self._lane.launch(self.plan, array("q", slots.tobytes()))
-            self._noted = 0
+            self._counted = 0
         return self._block
 
-    def probes_sent(self, now: float, place: Callable[[int], int] | None = None) -> None:
-        """Record what the net did with the block since the last time; a block that is through makes room for the next.
+    def probes_left(self, now: float) -> None:
+        """What the net has handed over of the block since the last time left now; one that is through makes room.
 
-        Must be called before replies to these probes are handed in. `place` puts a stamp where it belongs on the scale
-        of the replies' stamps; None when it is there.
+        Costs next to nothing: `probes_sent` records many of them at once.
         """
         block = self._block
-        if block is None or block.handed == self._noted:
+        if block is None or block.handed == self._counted:
             return
-        part = slice(self._noted, block.handed)
-        slots = np.asarray(block.slots)[part]
+        self._left.append((block, self._counted, block.handed, now))
+        self._counted = block.handed
+        if block.handed == len(block):
+            self._block = None
+            self._waiting.left(now)
+
+    def probes_sent(self, now: float, place: Callable[[int], int] | None = None) -> None:
+        """Record what has left since the last time.
+
+        Must be called before `advance`, and before replies to these probes are handed in. `place` puts a stamp where it
+        belongs on the scale of the replies' stamps; None when it is there.
+        """
+        self.probes_left(now)
+        if not self._left:
+            return
+        counts = [last - first for _, first, last, _ in self._left]
+        sent_at = np.repeat([at for *_, at in self._left], counts)
+        parts = _by_block(self._left)
+        self._left = []
+        slots = np.concatenate([np.asarray(block.slots)[first:last] for block, first, last in parts])
+        errors = np.concatenate([np.frombuffer(block.errors, np.uint16)[first:last] for block, first, last in parts])
+        sent_ns = np.concatenate([departures(block, first, last) for block, first, last in parts])
         courses = self._courses_of(slots)
-        errors = np.frombuffer(block.errors, np.uint16)[part]
-        sent_ns = departures(block, self._noted, block.handed)
         if place is not None:
             sent_ns = np.array([place(stamp) for stamp in sent_ns.tolist()], np.int64)
         np.frombuffer(self.ledger.sent_ns, np.int64)[slots] = sent_ns
         self._state[slots] = IN_FLIGHT
         self.ledger.counters.sent += len(slots)
         self.tally.sent += len(slots)
-        sent = self._sent[courses]  # no course is twice in a block
-        self._note_begun(courses[sent == 0], sent_ns[sent == 0], now)
-        self._sent[courses] = sent + 1
-        self._sent_at[courses] = now
+        is_first = self._sent[courses] == 0
+        self._note_begun(courses[is_first], sent_ns[is_first], sent_at[is_first])
+        np.add.at(self._sent, courses, 1)
+        self._sent_at[courses] = sent_at
         failed = errors != 0
         if failed.any():
             self._note_failed(slots[failed], errors[failed], now)
-            slots = slots[~failed]
+            slots, sent_at = slots[~failed], sent_at[~failed]
         else:
             self._network_down_tries = 0
-        self._flight.left(slots, now)
-        self._noted = block.handed
-        if block.handed == len(block):
-            self._block = None
-            self._waiting.left(now)
+        self._flight.left(slots, sent_at)
 
     def queue_was_full(self, now: float) -> None:
         """Let the kernel's queue drain before the rest of the block is tried again."""
@@ -314,10 +329,11 @@ class Window(Generic[Replies]):
         self._is_touched[:] = False
         return free
 
-    def _note_begun(self, courses: NDArray[np.int64], sent_ns: NDArray[np.int64], now: float) -> None:
-        """The first probes of these have left."""
-        self._began_at[courses] = now
-        self._began_ns[courses] = sent_ns
+    def _note_begun(self, courses: NDArray[np.int64], sent_ns: NDArray[np.int64], sent_at: NDArray[np.float64]) -> None:
+        """These courses sent no probe before."""
+        backwards = slice(None, None, -1)  # the first of two probes is written last
+        self._began_at[courses[backwards]] = sent_at[backwards]
+        self._began_ns[courses[backwards]] = sent_ns[backwards]
 
     def _note_failed(self, slots: NDArray[np.int64], errors: NDArray[np.uint16], now: float) -> None:
         courses = self._courses_of(slots)
@@ -398,3 +414,13 @@ class Window(Generic[Replies]):
             f"<Window [{self.open_courses} of {self.plan.courses} courses open | {self.waiting} probes waiting, "
             f"{self.in_flight} in flight]>"
         )
+
+
+def _by_block(left: list[tuple[Block, int, int, float]]) -> list[tuple[Block, int, int]]:
+    """What left of each block in one piece."""
+    parts: list[tuple[Block, int, int]] = []
+    for block, first, last, _ in left:
+        if parts and parts[-1][0] is block:
+            first = parts.pop()[1]
+        parts.append((block, first, last))
+    return parts

@@ -48,6 +48,7 @@ class VectorLane:
         wanted = np.asarray(slots, np.int64)
         count = len(wanted)
         packets = bytearray(bytes(headroom) + tables.base.packet) * count
+        stride = headroom + plan.size
         block = Block(slots, packets, plan.size, headroom)  # type: ignore[arg-type]  # an array is as good a sequence
         if not count:
             return block
@@ -55,7 +56,7 @@ class VectorLane:
         destinations = courses // len(plan.source_ports)
 
         def put(offset: int, values: NDArray[Any], kind: str = ">u2") -> None:
-            np.ndarray((count,), kind, packets, headroom + offset, (block.stride,))[:] = values
+            np.ndarray((count,), kind, packets, headroom + offset, (stride,))[:] = values
 
         address_size = layout.family.address_size
         put(layout.family.destination_offset, tables.addresses[destinations], f"V{address_size}")
