@@ -8,7 +8,6 @@ knows no packet and reads no clock.
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -97,10 +96,11 @@ class Ledger:
 
     def __init__(self, slots: int, counters: Counters | None = None) -> None:
         self.state = bytearray(slots)
-        self.error = array("H", bytes(2 * slots))
-        self.sent_ns = array("q", bytes(8 * slots))
-        self.late_ns = array("q", bytes(8 * slots))
-        self.sent_at = array("d", bytes(8 * slots))
+        # Memory that nobody writes to is never taken: of a batch most of this.
+        self.error = memoryview(bytearray(2 * slots)).cast("H")
+        self.sent_ns = memoryview(bytearray(8 * slots)).cast("q")
+        self.late_ns = memoryview(bytearray(8 * slots)).cast("q")
+        self.sent_at = memoryview(bytearray(8 * slots)).cast("d")
         self.answers = bytearray(ANSWER_SIZE * slots)
         self.received_ns = self._column("received_ns")
         self.matched = self._column("matched")
