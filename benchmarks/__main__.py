@@ -12,7 +12,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import batch_chain, batch_internet, foreign, frugality, growth, kill, lanes, paths, send, startup, whole
+from benchmarks import (
+    batch_chain,
+    batch_internet,
+    foreign,
+    frugality,
+    growth,
+    kill,
+    lanes,
+    paths,
+    receive,
+    send,
+    startup,
+    whole,
+)
 from benchmarks.batches import Scale
 
 if TYPE_CHECKING:
@@ -32,6 +45,7 @@ BATCHES: dict[str, Callable[[Callable[[str], None], Scale], dict[str, object]]] 
     "batch-paths": batch_internet.paths,
     "batch-peak": batch_chain.peak,
     "batch-probes": batch_internet.probes,
+    "batch-receive": receive.run,
     "batch-rtt": batch_chain.rtt,
     "batch-send": send.run,
     "kill": kill.run,

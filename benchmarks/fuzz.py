@@ -117,7 +117,7 @@ def fuzz(packets: int, seed: int) -> Report:
         ring.append(packet, number)
         if ring.count == RING or number == packets - 1:
             findings += twin.disagreements(ring)
-            ring.count = 0
+            ring.clear()
         if number % 10_000 == 0:
             gc.collect()
     gc.enable()

@@ -194,7 +194,7 @@ class Bench:
         answered: list[int] = []
         ring = self._ring
         for start in range(0, len(packets), ring.capacity):
-            ring.count = 0
+            ring.clear()
             for one in packets[start : start + ring.capacity]:
                 ring.append(one, stamp_ns)
             answered += self.lane.record(self.plan, self.ledger, self.lane.unpack(ring))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from allhops.core.batch.window import BLOCK_PROBES
 from allhops.core.lanes.vector import VectorLane
 from allhops.core.ledger import Counters
 from allhops.core.plan import Plan
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from allhops.net.batch.wire import Wire
 
 WIRES: dict[str, type[Wire]] = {"raw": RawWire, "ring": RingWire}
-BLOCK = 4_096
 TTL = 1
 
 
@@ -40,7 +40,7 @@ async def send(name: str, count: int, most: int, *, build: bool) -> tuple[bytes,
     """Open, make, send: a block of packets, microseconds of wall time and of CPU for each."""
     wire, counters, options = WIRES[name](), Counters(), TraceOptions(max_ttl=1, attempts=1, first_ttl=TTL)
     wire.open(counters)
-    destinations = [IPv4Address(each) for each in chain_destinations(BLOCK)]
+    destinations = [IPv4Address(each) for each in chain_destinations(BLOCK_PROBES)]
     way = wire.ways(Group.of(destinations[:1]), options).kinds[0]
     assert isinstance(way, Way), way
     lease = wire.lease(way, options)
@@ -56,13 +56,14 @@ async def send(name: str, count: int, most: int, *, build: bool) -> tuple[bytes,
         size=layout.family.default_size,
         spare_attempts=0,
     )
-    lane, slots = VectorLane(counters), np.arange(plan.slots)
+    lane, slots = VectorLane(counters, wire.headroom), np.arange(plan.slots)
     block = lane.launch(plan, slots)
-    packets = bytes(block.packets)
+    packets = np.frombuffer(block.packets, np.uint8).reshape(-1, block.stride)[:, block.headroom :].tobytes()
     started, cpu, sent = time.perf_counter(), time.process_time(), 0
     while sent < count:
         if block.handed == len(block):
             block.handed = 0
+            block.marks.clear()
             if build:
                 block = lane.launch(plan, slots)
         before = block.handed

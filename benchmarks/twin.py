@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from allhops.core.answers import answers_of, packed_responders
 from allhops.core.batch.survey import survey
 from allhops.core.ledger import ANSWERED, TIMED_OUT, UNSENT, Ledger
 from allhops.core.plan import Plan
@@ -143,11 +144,11 @@ class Window:
         ports = np.full(len(slots), SOURCE_PORT, np.uint16)
         answers = self.internet.answer(self.destinations[courses], ttl, ports)
         state[slots] = np.where(answers.kind > 0, ANSWERED, TIMED_OUT)
-        np.frombuffer(ledger.kind, np.uint8)[slots] = answers.kind
-        np.frombuffer(ledger.quoted_ttl, np.uint8)[slots] = answers.quoted_ttl
+        np.asarray(ledger.kind)[slots] = answers.kind
+        np.asarray(ledger.quoted_ttl)[slots] = answers.quoted_ttl
         packed = np.frombuffer(b"".join(_packed(answers.responder.tolist(), 4 if not self._start else 6)), np.uint8)
         packed = packed.reshape(len(slots), -1)
-        np.frombuffer(ledger.responder, np.uint8).reshape(-1, 16)[slots, : packed.shape[1]] = packed
+        answers_of(ledger)["responder"].view(np.uint8)[slots, : packed.shape[1]] = packed
         self.under_way[courses] = True
         tally.probes += len(slots)
 
@@ -167,8 +168,8 @@ class Window:
     def _count(self, tally: Tally) -> None:
         plan, ledger = self.plan, self.ledger
         answered = np.flatnonzero(np.frombuffer(ledger.state, np.uint8) == ANSWERED)
-        responder = self._numbers(np.frombuffer(ledger.responder, np.uint8).reshape(-1, 16)[answered])
-        kind = np.frombuffer(ledger.kind, np.uint8)[answered]
+        responder = self._numbers(packed_responders(ledger, answered))
+        kind = np.asarray(ledger.kind)[answered]
         tally.routers.update(responder[kind == TIME_EXCEEDED].tolist())
         tally.hosts.update(responder[kind == DESTINATION].tolist())
         row = answered // plan.slots_per_row

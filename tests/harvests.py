@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from allhops.core.answers import answers_of
 from allhops.core.batch.strategies import Inheritance
 from allhops.core.evidence import DIRECT
 from allhops.core.harvest import STOP_REASONS, Harvest
@@ -68,8 +69,7 @@ def _fill(rng: Generator, plan: Plan, ledger: Ledger, few_responders: bytes) -> 
     size = plan.layout.family.address_size
 
     def put(column: Any, values: Any) -> None:
-        view = np.frombuffer(column, f"u{getattr(column, 'itemsize', 1)}")
-        view[:] = values
+        np.asarray(column)[:] = values
 
     put(ledger.state, rng.choice([UNSENT, ANSWERED, *range(6)], slots))
     is_sent = np.frombuffer(ledger.state, np.uint8) != UNSENT
@@ -90,10 +90,10 @@ def _fill(rng: Generator, plan: Plan, ledger: Ledger, few_responders: bytes) -> 
     rtt_ns = np.where(rng.random(slots) < 0.3, rtt_ns // 1_000 * 1_000 + 500, rtt_ns)
     rtt_ns = np.where(rng.random(slots) < 0.1, -1, rtt_ns)
     answered = np.frombuffer(ledger.state, np.uint8) == ANSWERED
-    np.frombuffer(ledger.received_ns, np.int64)[:] = np.where(answered, sent_ns + rtt_ns, 0)
+    np.asarray(ledger.received_ns)[:] = np.where(answered, sent_ns + rtt_ns, 0)
     is_late = is_sent & ~answered & (rng.random(slots) < 0.2)
     np.frombuffer(ledger.late_ns, np.int64)[:] = np.where(is_late, sent_ns + rtt_ns * 7, 0)
-    responder = np.frombuffer(ledger.responder, np.uint8).reshape(slots, ADDRESS_BYTES)
+    responder = answers_of(ledger)["responder"].view(np.uint8)
     responders = np.frombuffer(few_responders, np.uint8).reshape(-1, ADDRESS_BYTES)
     responder[answered, :size] = responders[rng.integers(0, len(responders), int(answered.sum())), :size]
     for slot in np.flatnonzero(answered & (rng.random(slots) < 0.2)).tolist():
@@ -148,16 +148,16 @@ def likely_harvest(seed: int, destinations: int, *, hops: int = 10) -> Harvest:
     answered = is_last | (rng.random(len(slot)) < 0.9)
     heard = slot[answered]
     np.frombuffer(ledger.state, np.uint8)[slot] = np.where(answered, ANSWERED, ANSWERED + 1)
-    np.frombuffer(ledger.kind, np.uint8)[heard] = np.where(is_last[answered], 2, 1)
-    np.frombuffer(ledger.icmp_type, np.uint8)[heard] = np.where(is_last[answered], 3, 11)
-    np.frombuffer(ledger.icmp_code, np.uint8)[heard] = np.where(is_last[answered], 3, 0)
-    np.frombuffer(ledger.reply_ttl, np.uint8)[heard] = rng.integers(240, 255, len(heard))
-    np.frombuffer(ledger.quoted_ttl, np.uint8)[heard] = 1
-    np.frombuffer(ledger.matched, np.uint16)[heard] = 0b10011111
+    np.asarray(ledger.kind)[heard] = np.where(is_last[answered], 2, 1)
+    np.asarray(ledger.icmp_type)[heard] = np.where(is_last[answered], 3, 11)
+    np.asarray(ledger.icmp_code)[heard] = np.where(is_last[answered], 3, 0)
+    np.asarray(ledger.reply_ttl)[heard] = rng.integers(240, 255, len(heard))
+    np.asarray(ledger.quoted_ttl)[heard] = 1
+    np.asarray(ledger.matched)[heard] = 0b10011111
     np.frombuffer(ledger.sent_ns, np.int64)[slot] = EPOCH_NS + np.arange(len(slot)) * 1_000
     rtt_ns = rng.integers(10**6, 10**8, len(heard))
-    np.frombuffer(ledger.received_ns, np.int64)[heard] = np.frombuffer(ledger.sent_ns, np.int64)[heard] + rtt_ns
-    responder = np.frombuffer(ledger.responder, np.uint8).reshape(-1, ADDRESS_BYTES)
+    np.asarray(ledger.received_ns)[heard] = np.frombuffer(ledger.sent_ns, np.int64)[heard] + rtt_ns
+    responder = answers_of(ledger)["responder"].view(np.uint8)
     routers = rng.integers(0, 256, (max(1, len(slot) // 4), 4)).astype(np.uint8)
     responder[heard, :4] = routers[rng.integers(0, len(routers), len(heard))]
     ends = plan.courses

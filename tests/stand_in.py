@@ -17,7 +17,7 @@ import numpy as np
 from allhops.cli import main
 from allhops.cli.batch import run
 from allhops.core.harvest import STOP_REASONS, Harvest
-from allhops.core.ledger import ADDRESS_BYTES, ANSWERED, CANCELLED, LOCAL_ERROR, Ledger
+from allhops.core.ledger import ANSWERED, CANCELLED, LOCAL_ERROR, Ledger
 from allhops.core.plan import Plan
 from allhops.model import StopReason
 from allhops.net.batch.stats import Stats
@@ -122,8 +122,7 @@ def harvest_of(
                 ledger.state[slot] = ANSWERED if is_heard else _STATES[reason]
                 if is_heard:
                     ledger.kind[slot] = DESTINATION if ttl == len(path) else TIME_EXCEEDED
-                    start = slot * ADDRESS_BYTES
-                    ledger.responder[start : start + ADDRESS_BYTES] = responder.packed.ljust(ADDRESS_BYTES, b"\0")
+                    ledger.note_responder(slot, responder.packed)
     lengths = np.array([len(path) if reason is StopReason.REACHED else 0 for path in paths], np.int16)
     return Harvest(
         plan=plan,

@@ -74,6 +74,8 @@ int main(int count_of_arguments, char **argument) {
     }
     int descriptor = is_packet ? packet_socket(argument[2]) : socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
     if (descriptor < 0) fail("socket");
+    /* Whoever traces also listens, and then this kernel stamps every packet that arrives in any of its namespaces. */
+    if (setsockopt(descriptor, SOL_SOCKET, SO_TIMESTAMPNS, &(int){1}, sizeof(int))) fail("setsockopt");
 
     double started = microseconds_now(), cpu = microseconds_of_cpu();
     size_t at = 0;

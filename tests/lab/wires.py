@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ScalarLane
+from allhops.core.lanes.vector import VectorLane
 from allhops.core.ledger import Counters
 from allhops.core.plan import Plan
 from allhops.net.batch.group import Group
@@ -77,7 +78,7 @@ class Bench:
             spare_attempts=0,
         )
         lease.expect(COOKIE)
-        yield Probing(lease, plan, self.lane)
+        yield Probing(lease, plan, VectorLane(self.counters, self.wire.headroom))
         lease.close()
 
 
@@ -87,7 +88,7 @@ class Probing:
 
     lease: BatchLease
     plan: Plan
-    lane: ScalarLane
+    lane: VectorLane
 
     def launch(self, slots: Sequence[int] | None = None) -> Block:
         return self.lane.launch(self.plan, range(self.plan.slots) if slots is None else slots)

@@ -100,6 +100,16 @@ def test_the_same_probes_leave(plan: Plan, data: st.DataObject) -> None:
     assert (one.size, len(one), list(one.slots)) == (other.size, len(other), list(other.slots))
 
 
+@given(plan=plans(), headroom=st.integers(0, 20), data=st.data())
+def test_the_same_probes_leave_behind_room_for_a_link_header(plan: Plan, headroom: int, data: st.DataObject) -> None:
+    slots = data.draw(st.lists(st.integers(0, plan.slots - 1), max_size=20))
+    plain = ScalarLane(Counters()).launch(plan, slots)
+    roomy = VectorLane(Counters(), headroom).launch(plan, np.array(slots, np.int64))
+    assert (roomy.headroom, roomy.stride) == (headroom, headroom + plain.size)
+    rows = np.frombuffer(roomy.packets, np.uint8).reshape(len(slots), roomy.stride)
+    assert rows[:, headroom:].tobytes() == plain.packets
+
+
 @given(kind=st.sampled_from(TYPES), data=st.data())
 def test_the_same_probes_leave_where_checksums_are_zero(kind: tuple[Protocol, int], data: st.DataObject) -> None:
     """Whatever the rest of the template adds up to, some source port makes the checksum one of the two zeros."""
@@ -131,7 +141,7 @@ def assert_same_reading(ring: Ring) -> None:
 def ring_of(packets: Sequence[bytes], hearsay: int = 0) -> Ring:
     """Rows hold what earlier packets left in them."""
     ring = Ring(max(1, len(packets)))
-    ring.rows[:] = random.Random(len(packets)).randbytes(len(ring.rows))
+    ring.octets[:] = random.Random(len(packets)).randbytes(len(ring.octets))
     for number, packet in enumerate(packets):
         ring.append(packet, 1_000 + number, hearsay if number % 2 else 0)
     return ring

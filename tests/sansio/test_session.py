@@ -128,7 +128,7 @@ def recorded(packets: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
         ring.append(packet, at_ns)
         lane.record(virtual.session.plan, virtual.session.ledger, lane.unpack(ring))
     ledger = virtual.session.ledger
-    yield from (bytes(ledger.state), bytes(ledger.kind), bytes(ledger.responder), ledger.received_ns.tobytes())
+    yield from (bytes(ledger.state), bytes(ledger.answers))
 
 
 ALL_REPLIES = replies_of(new("lossy"))

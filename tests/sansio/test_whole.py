@@ -33,7 +33,8 @@ def shown(
         pass
     found = survey(window.plan, window.ledger, np.arange(len(destinations)))
     first = 0 if version == 4 else 4
-    responder = np.ascontiguousarray(found.packed[:, :, first : first + 4]).view(">u4")[:, :, 0]
+    packed = found.packed(*np.indices(found.heard.shape))
+    responder = np.ascontiguousarray(packed[:, :, first : first + 4]).view(">u4")[:, :, 0]
     ttls = np.arange(options.first_ttl, options.max_ttl + 1)
     beyond = (found.end_ttl[:, None] > 0) & (ttls > found.end_ttl[:, None])
     paths = np.zeros((len(destinations), 255), np.uint32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter, defaultdict
 from ipaddress import ip_address
 from itertools import pairwise
@@ -20,6 +21,7 @@ from allhops.testing.internet import Internet
 from allhops.testing.virtual_batch import VirtualBatch
 
 if TYPE_CHECKING:
+    from allhops.core.lanes import Block
     from allhops.model import Address, Trace
     from allhops.testing.scenario import Scenario
 
@@ -204,6 +206,61 @@ def test_an_interrupt_cancels_what_is_out() -> None:
     tally = batch.tally
     assert tally.sent == tally.answered + tally.cancelled
     assert tally.cancelled
+
+
+def hand_over(block: Block, count: int, at_ns: int) -> None:
+    block.marks += (block.handed, at_ns), (block.handed + count, at_ns + count)
+    block.handed += count
+
+
+def test_what_left_is_recorded_together_each_when_it_left() -> None:
+    scenario, addresses = world(4)
+    window = VirtualBatch(
+        Internet(scenario), addresses, batch_strategy("parallel"), TraceOptions(), lane=ScalarLane
+    ).window
+    first = window.probes_to_send(1.0, 5)
+    assert first is not None
+    hand_over(first, 2, 1_000)
+    window.probes_left(1.0)
+    assert window.probes_to_send(1.1, 5) is first
+    hand_over(first, 3, 2_000)
+    window.probes_left(1.1)
+    second = window.probes_to_send(1.2, 5)
+    assert second is not None
+    assert second is not first
+    hand_over(second, 1, 3_000)
+    second.errors[0] = errno.EPERM
+    assert (window.tally.sent, window.in_flight) == (0, 0)
+    window.probes_sent(1.2)
+    slots = [*first.slots, second.slots[0]]
+    assert [window.ledger.sent_ns[slot] for slot in slots] == [1_000, 1_001, 2_000, 2_001, 2_002, 3_000]
+    assert (window.tally.sent, window.tally.local_error, window.in_flight) == (6, 1, 5)
+    window.probes_sent(1.3)
+    assert window.tally.sent == 6
+    timeout = window.plan.options.timeout
+    window.advance(1.05 + timeout)
+    assert window.tally.timed_out == 2, "those that left first"
+    window.advance(1.15 + timeout)
+    assert window.tally.timed_out == 5
+
+
+def test_the_next_round_is_due_when_the_last_probe_of_a_block_has_left() -> None:
+    scenario, addresses = world(4)
+    batch = VirtualBatch(Internet(scenario), addresses[:3], batch_strategy("parallel"), TraceOptions(), lane=ScalarLane)
+    window = batch.window
+    batch.beat()  # the first probe of each
+    while not window.waiting:
+        batch.beat()
+    now = batch.now + 1.0
+    block = window.probes_to_send(now)
+    assert block is not None
+    block.handed = len(block) - 1
+    window.probes_left(now)
+    assert window.probes_to_send(now + 1.0) is block
+    block.handed = len(block)
+    window.probes_left(now + 2.0)
+    assert window.probes_to_send(now + 2.0 + 0.9 * SPACING_S) is None
+    assert window.probes_to_send(now + 2.0 + SPACING_S) is not None
 
 
 def test_a_clock_that_was_set_is_set_right_for_what_was_sent() -> None:

@@ -59,7 +59,7 @@ def test_any_rtt(is_late: bool) -> None:
     harvest = likely_harvest(1, len(RTTS_NS), hops=1)
     ledger, slot = harvest.ledger, harvest.shown().slot
     column = ledger.late_ns if is_late else ledger.received_ns
-    np.frombuffer(column, np.int64)[slot] = np.frombuffer(ledger.sent_ns, np.int64)[slot] + RTTS_NS
+    np.asarray(column)[slot] = np.frombuffer(ledger.sent_ns, np.int64)[slot] + RTTS_NS
     assert written(harvest).decode() == "".join(map(line, harvest.traces()))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 from ipaddress import ip_address
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +42,7 @@ IPV6 = bytes.fromhex(
 )
 ANY_IPV4, ANY_IPV6 = _Question(4, 0, b""), _Question(6, 0, b"")
 TYPE = MESSAGE.size + 7
+LISTED, DONE = MESSAGE.pack(28, 24, 0, 0, 0) + bytes(12), MESSAGE.pack(20, netlink.DONE, 0, 0, 0) + bytes(4)
 
 
 def packed(text: str) -> bytes:
@@ -58,7 +61,7 @@ def refusal(sequence: int, code: int) -> bytes:
 def read(answers: Answers, question: _Question) -> list[Way | int]:
     """Ways, and in their place the codes that say why there is none."""
     kinds: dict[Way | AllhopsError, int] = {}
-    of, codes = _read(answers, question, kinds)
+    of, codes, _ = _read(answers, question, kinds)
     ways = [way for way in kinds if isinstance(way, Way)]
     return [ways[way] if way >= 0 else code for way, code in zip(of.tolist(), codes.tolist(), strict=True)]
 
@@ -181,3 +184,22 @@ def test_errors_speak_as_those_of_a_socket() -> None:
     error = routes._error(LOOPBACK.address(0), errno.EACCES)
     assert isinstance(error, SendError)
     assert LOOPBACK.names[0] in str(error)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "entries"),
+    [
+        ([LISTED + LISTED, LISTED + DONE], 3),
+        ([LISTED + MESSAGE.pack(28, 24, netlink.INTERRUPTED, 0, 0) + bytes(12), DONE], None),
+        ([LISTED + refusal(0, errno.EPERM)], None),
+        ([LISTED * 5, DONE], None),
+        ([bytes(64)], None),
+    ],
+)
+def test_a_list_is_whole_or_none(pieces: list[bytes], entries: int | None) -> None:
+    asking, waiting = netlink.Netlink(), iter(pieces)
+    asking.close()
+    heard: Any = SimpleNamespace(send=len, recv=lambda *_: next(waiting))
+    asking._sock = heard
+    listed = asking.dump(26, bytes(12), 4)
+    assert (None if listed is None else len(listed)) == entries

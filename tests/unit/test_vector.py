@@ -36,7 +36,7 @@ def plan_to(*destinations: bytes, protocol: Protocol = Protocol.UDP, size: int |
 
 def ring_of(*packets: bytes) -> Ring:
     ring = Ring(max(1, len(packets)))
-    ring.rows[:] = b"\xaa" * len(ring.rows)  # what earlier packets left there
+    ring.octets[:] = b"\xaa" * len(ring.octets)  # what earlier packets left there
     for one in packets:
         ring.append(one, 5)
     return ring

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from allhops.core.ledger import ADDRESS_BYTES, ANSWERED, UNSENT
+from allhops.core.answers import packed_responders
+from allhops.core.ledger import ANSWERED, UNSENT
 from allhops.core.paths import address_from, hop_from
 from allhops.errors import explain_errno
 from allhops.model import Flow, Hop, Inherited, StopReason, Trace
@@ -147,8 +148,7 @@ class Harvest:
 
     def column(self, name: str, slot: NDArray[np.int64]) -> NDArray[Any]:
         """These slots of a column of the ledger."""
-        column = getattr(self.ledger, name)
-        return np.frombuffer(column, getattr(column, "typecode", "B"))[slot]
+        return np.asarray(getattr(self.ledger, name))[slot]
 
     def destinations(self) -> NDArray[np.uint8]:
         """(n, 4 or 16): packed addresses."""
@@ -163,8 +163,7 @@ class Harvest:
 
     def responders(self, slot: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(m, 4 or 16): packed addresses of those who answered; nothing that counts where nobody did."""
-        rows = np.frombuffer(self.ledger.responder, f"V{ADDRESS_BYTES}")[slot]
-        return rows.view(np.uint8).reshape(-1, ADDRESS_BYTES)[:, : self.plan.layout.family.address_size]
+        return packed_responders(self.ledger, slot)[:, : self.plan.layout.family.address_size]
 
     def is_reply(self, slot: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(m,): whether a slot holds a reply that a trace shows (`paths.reply_from`)."""

@@ -8,9 +8,8 @@ knows no packet and reads no clock.
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from allhops.model import ProbeState
 
@@ -30,7 +29,28 @@ STATES: tuple[ProbeState | None, ...] = (
 """Column value to public state; None while a probe has not ended."""
 
 ADDRESS_BYTES = 16
-"""Room for one address of either family in the responder column."""
+"""Room for one address of either family."""
+
+ANSWER: dict[str, tuple[Literal["B", "H", "q"], int]] = {
+    "received_ns": ("q", 16),
+    "matched": ("H", 24),
+    "mtu": ("H", 26),
+    "duplicates": ("H", 28),
+    "kind": ("B", 30),
+    "icmp_type": ("B", 31),
+    "icmp_code": ("B", 32),
+    "reply_ttl": ("B", 33),
+    "quoted_ttl": ("B", 34),
+    "quoted_tos": ("B", 35),
+    "port_state": ("B", 36),
+    "flags": ("B", 37),
+    "hearsay": ("B", 38),
+}
+"""What is known of a slot's first reply, behind the address of who sent it: (struct format, offset in bytes) of each
+field. They stand side by side because a reply fills all of them at once, and slots answer in no order: a column each
+would be a miss of the cache each."""
+ANSWER_SIZE = 40
+"""Bytes."""
 
 MAX_GUESSES = 64
 """Replies that may be wrong in what proves them before anything less than the cookie is doubted: more than the few
@@ -66,34 +86,35 @@ class Counters:
 class Ledger:
     """Columns indexed by slot; see the module for the clocks.
 
-    One byte each: `state`, `kind`, `icmp_type`, `icmp_code`, `reply_ttl`, `quoted_ttl`, `quoted_tos`, `port_state`,
-    `flags` (see `classify` and `evidence`), `hearsay` (see `lanes.hearsay`). `matched` (see `evidence`), `mtu`,
-    `duplicates`: 16 bits. `error`: errno of a probe that
-    could not be sent. `late_ns`: stamp of the first reply to a probe that had been given up, 0 for none. `responder`:
-    `ADDRESS_BYTES` a slot, left-aligned. `extensions`: only the slots that have some. `nameless`:
-    courses that had a reply which names none of their probes.
+    `state` is a byte. `error`: errno of a probe that could not be sent. `late_ns`: stamp of the first reply to a probe
+    that had been given up, 0 for none. Columns of the answer are views of `answers`, which has `ANSWER_SIZE` bytes a
+    slot: `received_ns`; 16 bits of `matched` (see `evidence`), `mtu` and `duplicates`; a byte of `kind`, `icmp_type`,
+    `icmp_code`, `reply_ttl`, `quoted_ttl`, `quoted_tos`, `port_state`, `flags` (see `classify` and `evidence`) and
+    `hearsay` (see `lanes.hearsay`); and, through `responder_of`, who answered.
+    `extensions`: only the slots that have some. `nameless`: courses that had a reply which names none of their probes.
     """
 
     def __init__(self, slots: int, counters: Counters | None = None) -> None:
         self.state = bytearray(slots)
-        self.kind = bytearray(slots)
-        self.icmp_type = bytearray(slots)
-        self.icmp_code = bytearray(slots)
-        self.reply_ttl = bytearray(slots)
-        self.quoted_ttl = bytearray(slots)
-        self.quoted_tos = bytearray(slots)
-        self.port_state = bytearray(slots)
-        self.flags = bytearray(slots)
-        self.hearsay = bytearray(slots)
-        self.matched = array("H", bytes(2 * slots))
-        self.mtu = array("H", bytes(2 * slots))
-        self.duplicates = array("H", bytes(2 * slots))
-        self.error = array("H", bytes(2 * slots))
-        self.sent_ns = array("q", bytes(8 * slots))
-        self.received_ns = array("q", bytes(8 * slots))
-        self.late_ns = array("q", bytes(8 * slots))
-        self.sent_at = array("d", bytes(8 * slots))
-        self.responder = bytearray(ADDRESS_BYTES * slots)
+        # Memory that nobody writes to is never taken: of a batch most of this.
+        self.error = memoryview(bytearray(2 * slots)).cast("H")
+        self.sent_ns = memoryview(bytearray(8 * slots)).cast("q")
+        self.late_ns = memoryview(bytearray(8 * slots)).cast("q")
+        self.sent_at = memoryview(bytearray(8 * slots)).cast("d")
+        self.answers = bytearray(ANSWER_SIZE * slots)
+        self.received_ns = self._column("received_ns")
+        self.matched = self._column("matched")
+        self.mtu = self._column("mtu")
+        self.duplicates = self._column("duplicates")
+        self.kind = self._column("kind")
+        self.icmp_type = self._column("icmp_type")
+        self.icmp_code = self._column("icmp_code")
+        self.reply_ttl = self._column("reply_ttl")
+        self.quoted_ttl = self._column("quoted_ttl")
+        self.quoted_tos = self._column("quoted_tos")
+        self.port_state = self._column("port_state")
+        self.flags = self._column("flags")
+        self.hearsay = self._column("hearsay")
         self.extensions: dict[int, tuple[Extension, ...]] = {}
         self.nameless: set[int] = set()
         self.counters = counters if counters is not None else Counters()
@@ -116,8 +137,13 @@ class Ledger:
 
     def responder_of(self, slot: int, size: int) -> bytes:
         """Packed address (`size` bytes) that answered a slot."""
-        start = slot * ADDRESS_BYTES
-        return bytes(self.responder[start : start + size])
+        start = slot * ANSWER_SIZE
+        return bytes(self.answers[start : start + size])
+
+    def note_responder(self, slot: int, packed: bytes) -> None:
+        """This address answered it."""
+        start = slot * ANSWER_SIZE
+        self.answers[start : start + len(packed)] = packed
 
     def late_rtt_ns(self, slot: int) -> int | None:
         """RTT of a reply that came too late to count; None for none."""
@@ -128,6 +154,11 @@ class Ledger:
         """Kernel receive stamp minus send stamp; None when the wall clock was stepped back in between."""
         rtt = self.received_ns[slot] - self.sent_ns[slot]
         return rtt if rtt >= 0 else None
+
+    def _column(self, name: str) -> memoryview[int]:
+        code, offset = ANSWER[name]
+        view = memoryview(self.answers).cast(code)
+        return view[offset // view.itemsize :: ANSWER_SIZE // view.itemsize]
 
     def __repr__(self) -> str:
         state = self.state

@@ -70,7 +70,7 @@ class Plan:
     @cached_property
     def first_bytes(self) -> frozenset[int]:
         """First bytes of the destinations: no responder's address is impossible if a destination's is of its sort."""
-        return frozenset(address[0] for address in self.destinations)
+        return frozenset(b"".join(self.destinations)[:: self.layout.family.address_size])
 
     @cached_property
     def flow_index(self) -> dict[int, int]:

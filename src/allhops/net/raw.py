@@ -108,7 +108,7 @@ class RawTransport:
 
     def receive(self, ring: Ring) -> None:
         """Fill the ring from every socket in turn."""
-        ring.count = 0
+        ring.clear()
         for receiver in self._receivers:
             receiver.drain(ring)
 
@@ -248,19 +248,15 @@ class _Receiver:
 
     def drain(self, ring: Ring) -> None:
         """Read until the socket is empty or the ring is full."""
-        view = memoryview(ring.rows)
         while ring.count < ring.capacity:
-            row = view[ring.count * ROW_SIZE : (ring.count + 1) * ROW_SIZE]
             try:
-                length, stamp_ns = self._read_row(row)
+                length, stamp_ns = self._read_row(ring.room())
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
                 # ENETDOWN and the like: the socket works again when the network does.
                 return
-            ring.lengths[ring.count] = length
-            ring.stamps_ns[ring.count] = stamp_ns
-            ring.count += 1
+            ring.add(length, stamp_ns)
 
     # MSG_TRUNC as a wish: the length of the packet, not of the part that the row holds.
 

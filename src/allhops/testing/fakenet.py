@@ -83,7 +83,7 @@ class FakeNet:
 
     def receive(self, ring: Ring) -> None:
         """Part of the transport."""
-        ring.count = 0
+        ring.clear()
         while self._arrived and ring.count < ring.capacity:
             ring.append(*self._arrived.popleft())
 

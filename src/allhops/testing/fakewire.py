@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allhops.core.lanes import ROW_SIZE
+from allhops.core.lanes import ROW_ALIGNMENT, ROW_SIZE
 from allhops.errors import CapacityError, SendError, UsageError
 from allhops.net.batch.wire import Way, Ways
 from allhops.testing.mass_replies import Tally, reply
@@ -54,6 +54,7 @@ class FakeWire:
     """
 
     backend = "simulated"
+    headroom = 0
 
     def __init__(
         self,
@@ -119,12 +120,13 @@ class FakeWire:
         arrived = self._take_in(self._underway.take(now_ns, ring.capacity), now_ns)
         count = len(arrived.lengths)
         width = min(arrived.packets.shape[1], ROW_SIZE)
-        rows = np.frombuffer(ring.rows, np.uint8).reshape(ring.capacity, ROW_SIZE)
-        rows[:count, :width] = arrived.packets[:, :width]
+        step = -(-width // ROW_ALIGNMENT) * ROW_ALIGNMENT
+        np.ndarray((count, width), np.uint8, ring.octets, 0, (step, 1))[:] = arrived.packets[:, :width]
+        np.frombuffer(ring.starts, np.int64)[:count] = np.arange(count) * step
         np.frombuffer(ring.lengths, np.uint32)[:count] = np.minimum(arrived.lengths, ROW_SIZE)
         np.frombuffer(ring.stamps_ns, np.int64)[:count] = arrived.at_ns
         np.frombuffer(ring.hearsay, np.uint8)[:count] = 0
-        ring.count = count
+        ring.count, ring.end = count, count * step
 
     def next_arrival(self) -> float | None:
         """When the next reply arrives, by the clock; None when none is under way."""

@@ -150,7 +150,7 @@ class VirtualTrace:
 
     def _receive(self) -> None:
         ring = self._ring
-        ring.count = 0
+        ring.clear()
         while self._on_the_way and self._on_the_way[0][0] <= self._now_ns and ring.count < ring.capacity:
             at_ns, _, packet = heapq.heappop(self._on_the_way)
             ring.append(packet, EPOCH_NS + at_ns)

@@ -138,7 +138,7 @@ class VirtualBatch:
     def _receive(self) -> None:
         ring = self._ring
         while self._on_the_way and self._on_the_way[0][0] <= self._now_ns:
-            ring.count = 0
+            ring.clear()
             while self._on_the_way and self._on_the_way[0][0] <= self._now_ns and ring.count < ring.capacity:
                 at_ns, _, packet = heapq.heappop(self._on_the_way)
                 ring.append(packet, EPOCH_NS + at_ns)

@@ -206,11 +206,12 @@ class Destinations:
             yield group_of(run.version, keys[places], position + start + places)
 
     def _sieved(self, group: Group, *, resolved: bool = False) -> Group:
-        return group.select(self._sieve.addresses(group.version, group.keys, scope=group.scope, resolved=resolved))
+        places = self._sieve.addresses(group.version, group.keys, scope=group.scope, resolved=resolved)
+        return group if len(places) == len(group) else group.select(places)
 
     async def _of_names(self, names: list[_Asked]) -> AsyncIterator[Group | None]:
         """Ask for each as soon as there is room; meanwhile those that were answered."""
-        for place in self._sieve.names([asked.name for asked in names]):
+        for place in self._sieve.names([asked.name for asked in names]) if names else ():
             while len(self._asked) >= LOOKUPS:
                 yield await self._next_answer()
                 if self._stopped.is_set():

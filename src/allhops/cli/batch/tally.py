@@ -12,6 +12,7 @@ import numpy as np
 
 from allhops.cli.batch.keyset import KeySet
 from allhops.cli.batch.shard import mixed
+from allhops.core.answers import packed_responders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ class Tally:
         shown = harvest.shown()
         heard = harvest.is_reply(shown.slot)
         at = ((self._courses + shown.place[heard]) << _TTL_BITS) + shown.ttl[heard]
-        halves = np.frombuffer(harvest.ledger.responder, np.uint64).reshape(-1, 2)[shown.slot[heard]]
+        halves = packed_responders(harvest.ledger, shown.slot[heard]).view(np.uint64)
         if len(at):
             self._gathered.append((at, halves))
             self._rows += len(at)
@@ -112,11 +113,13 @@ def _links(at: NDArray[np.int64], who: NDArray[np.uint64]) -> tuple[NDArray[np.u
 
     That is at most `attempts` squared for two hops.
     """
-    if (at[1:] == at[:-1]).any():
-        order = np.lexsort((who, at))
-        at, who = at[order], who[order]
-        differs = (np.diff(at, prepend=at[0] - 1) != 0) | (np.diff(who, prepend=~who[0]) != 0)
-        at, who = at[differs], who[differs]
+    if not (at[1:] == at[:-1]).any():  # as with one attempt
+        follows = np.flatnonzero(at[1:] == at[:-1] + 1)
+        return who[follows], who[follows + 1]
+    order = np.lexsort((who, at))
+    at, who = at[order], who[order]
+    differs = (np.diff(at, prepend=at[0] - 1) != 0) | (np.diff(who, prepend=~who[0]) != 0)
+    at, who = at[differs], who[differs]
     starts = np.flatnonzero(np.diff(at, prepend=at[0] - 1))
     sizes = np.diff(starts, append=len(at))
     pairs = [(who[near], who[far]) for near, far in _pairs(at, starts, sizes)]

@@ -38,7 +38,7 @@ class Flight:
         self._plan = plan
         self._ledger = ledger
         self._state = np.frombuffer(ledger.state, np.uint8)
-        self._young: deque[tuple[float, NDArray[np.int64]]] = deque()
+        self._young: deque[tuple[NDArray[np.float64], NDArray[np.int64]]] = deque()
         self._old = np.empty(0, np.int64)
         self._old_sent_at = np.empty(0)
         self._look_at = 0.0
@@ -48,16 +48,18 @@ class Flight:
         self.slots = 0
         """How many are out."""
 
-    def left(self, slots: NDArray[np.int64], now: float) -> None:
-        """These are out from now on."""
-        self._young.append((now, slots))
+    def left(self, slots: NDArray[np.int64], sent_at: NDArray[np.float64]) -> None:
+        """These are out, each since when it was sent: the first of them longest."""
+        if len(slots):
+            self._young.append((sent_at, slots))
         self.slots += len(slots)
 
     def heard(self, slots: NDArray[np.int64], courses: NDArray[np.int64], ttls: NDArray[np.int64]) -> None:
         """These were answered."""
-        received = np.frombuffer(self._ledger.received_ns, np.int64)
-        sent = np.frombuffer(self._ledger.sent_ns, np.int64)
-        np.maximum.at(self.slowest_ns, courses, received[slots] - sent[slots])
+        # To numpy a memoryview's "q" is another type than int64, and `maximum.at` would cast one by one.
+        received_ns = np.asarray(self._ledger.received_ns)[slots].astype(np.int64)
+        sent_ns = np.frombuffer(self._ledger.sent_ns, np.int64)[slots]
+        np.maximum.at(self.slowest_ns, courses, received_ns - sent_ns)
         np.maximum.at(self.highest_heard, courses, ttls.astype(np.int16))
         self.slots -= len(slots)
         self._replies += len(slots)
@@ -68,6 +70,8 @@ class Flight:
             return np.empty(0, np.int64)
         self._look_at = now + LOOK_S
         self._age(now)
+        if not len(self._old):
+            return self._old
         out = self._state[self._old] == IN_FLIGHT
         self._old, self._old_sent_at = self._old[out], self._old_sent_at[out]
         over = self._old_sent_at + self._waits(self._old) <= now
@@ -89,11 +93,11 @@ class Flight:
         """Nothing younger than the shortest wait there is needs to be looked at."""
         shortest = NEAR_SHARE * self._plan.options.timeout
         chunks, times = [self._old], [self._old_sent_at]
-        while self._young and self._young[0][0] + shortest <= now:
+        while self._young and self._young[0][0][0] + shortest <= now:
             sent_at, slots = self._young.popleft()
-            silent = slots[self._state[slots] == IN_FLIGHT]
-            chunks.append(silent)
-            times.append(np.full(len(silent), sent_at))
+            is_silent = self._state[slots] == IN_FLIGHT
+            chunks.append(slots[is_silent])
+            times.append(sent_at[is_silent])
         if len(chunks) > 1:
             self._old, self._old_sent_at = np.concatenate(chunks), np.concatenate(times)
 

@@ -6,14 +6,15 @@ ledger's columns. This file knows no packet and no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from allhops.core.answers import packed_responders
 from allhops.core.course import LOOP_VISITS
 from allhops.core.evidence import DIRECT
-from allhops.core.ledger import ADDRESS_BYTES, ANSWERED, UNSENT
+from allhops.core.ledger import ANSWERED, UNSENT
 from allhops.wire.classify import DESTINATION, TIME_EXCEEDED, UNREACHABLE
 
 if TYPE_CHECKING:
@@ -34,20 +35,18 @@ class Survey:
     TTL columns are int16, `NONE` where there is none.
     """
 
+    plan: Plan
+    ledger: Ledger
     courses: NDArray[np.int64]
     """(n,): courses of the plan."""
     tries: NDArray[np.uint8]
     """(n, T): probes sent at each TTL."""
     heard: NDArray[np.bool_]
     """(n, T): whether one of them was answered."""
+    attempt: NDArray[np.uint8]
+    """(n, T): the first attempt that was answered; 0 where nobody answered."""
     kind: NDArray[np.uint8]
-    """(n, T): of the first attempt that was answered (`classify.KINDS`), 0 for none."""
-    responder: NDArray[np.uint64]
-    """(n, T): who answered that one, as `key_of` has it; 0 for nobody."""
-    packed: NDArray[np.uint8]
-    """(n, T, 16): the same as a packed address, left-aligned; says nothing where nobody answered."""
-    slot: NDArray[np.int64]
-    """(n, T): slot of that one; where nobody answered, of the first attempt."""
+    """(n, T): how that one was answered (`classify.KINDS`), 0 for not at all."""
     reached_ttl: NDArray[np.int16]
     """(n,): lowest TTL that reached the destination, or less when what it quoted says so and nobody was heard in
     between, asked or not."""
@@ -62,6 +61,18 @@ class Survey:
     highest_transit: NDArray[np.int16]
     """(n,): largest TTL at which a router passed the probe on; `first_ttl` - 1 for none."""
 
+    def packed(self, place: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(k, 16): who answered the first attempt of these rows, a packed address, left-aligned; zeros for nobody."""
+        return _responders(self.plan, self.ledger, self.courses[place], row, self.attempt[place, row])
+
+    def part(self, which: NDArray[np.bool_]) -> Survey:
+        """Of some of the courses."""
+        places = np.flatnonzero(which)
+        columns: dict[str, Any] = {
+            name: column[places] for name, column in vars(self).items() if isinstance(column, np.ndarray)
+        }
+        return replace(self, **columns)
+
 
 def key_of(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """(..., 16) left-aligned addresses to (...,) numbers: an IPv4 address its own, an IPv6 address a hash.
@@ -75,80 +86,116 @@ def key_of(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def survey(plan: Plan, ledger: Ledger, courses: NDArray[np.int64]) -> Survey:
-    """Read what the ledger holds of these courses."""
-    first_ttl, rows, row = plan.options.first_ttl, plan.ttls, plan.slots_per_row
-    shape = (plan.courses, rows, row)
+    """Read what the ledger holds of these courses.
 
-    def of(column: Any, dtype: Any) -> Any:
-        return np.frombuffer(column, dtype).reshape(shape)[courses]
+    Inside, columns have their courses last, so that numpy looks at thousands of them side by side and not at the few
+    rows of one after the other.
+    """
+    first_ttl, rows, attempts = plan.options.first_ttl, plan.ttls, plan.slots_per_row
+    ttls = np.arange(first_ttl, first_ttl + rows, dtype=np.int16)[:, None]
 
-    state, kind = of(ledger.state, np.uint8), of(ledger.kind, np.uint8)
-    answered = state == ANSWERED
-    heard = answered.any(axis=2)
-    first = answered.argmax(axis=2)
-    slot = (courses[:, None] * rows + np.arange(rows)) * row + first
-    first_kind = np.where(heard, np.frombuffer(ledger.kind, np.uint8)[slot], 0)
-    packed = np.frombuffer(ledger.responder, np.uint8).reshape(-1, ADDRESS_BYTES)[slot]
-    responder = np.where(heard, key_of(packed), np.uint64(0))
-    ttls = np.arange(first_ttl, first_ttl + rows, dtype=np.int16)
+    def of(column: Any) -> NDArray[np.uint8]:
+        wanted = np.asarray(column).reshape(plan.courses, -1)[courses]
+        return np.ascontiguousarray(wanted.T).reshape(rows, attempts, -1)
 
-    def lowest(what: Any) -> Any:
-        found = what.any(axis=1)
-        return np.where(found, ttls[what.argmax(axis=1)], NONE).astype(np.int16)
+    def lowest(what: NDArray[np.bool_]) -> NDArray[np.int16]:
+        found = np.where(what.any(axis=1), ttls, _FAR).min(axis=0)
+        return np.where(found == _FAR, NONE, found).astype(np.int16)
 
-    def highest(what: Any) -> Any:
-        found = what.any(axis=1)
-        return np.where(found, ttls[rows - 1 - what[:, ::-1].argmax(axis=1)], first_ttl - 1).astype(np.int16)
+    def highest(what: NDArray[np.bool_]) -> NDArray[np.int16]:
+        found: NDArray[np.int16] = np.where(what, ttls, np.int16(first_ttl - 1)).max(axis=0)
+        return found
 
-    arrived = (answered & (kind == DESTINATION)).any(axis=2)
-    transit = (answered & (kind == TIME_EXCEEDED)).any(axis=2)
-    reached_ttl = lowest(arrived)
+    state, kind = of(ledger.state), of(ledger.kind)  # who has a kind is answered
+    left = np.arange(attempts, 0, -1, dtype=np.uint8)[:, None]
+    rank = ((state == ANSWERED) * left).max(axis=1)
+    heard = rank > 0
+    attempt = np.where(heard, attempts - rank, 0).astype(np.uint8)
+    first_kind = kind[:, 0] if attempts == 1 else np.take_along_axis(kind, attempt[:, None], axis=1)[:, 0]
+    transit = (kind == TIME_EXCEEDED).any(axis=1)
     highest_transit = highest(transit)
-    # What was left of the TTL that a destination quotes says how far away it is (course.py).
-    left = of(ledger.quoted_ttl, np.uint8).astype(np.int16)
-    quoted = answered & (kind == DESTINATION) & (of(ledger.flags, np.uint8) & DIRECT == 0)
-    quoted &= (left >= 1) & (left <= ttls[None, :, None])
-    far = np.where(quoted, np.maximum(ttls[None, :, None] - left + 1, first_ttl), _FAR).min(axis=(1, 2))
-    distance = np.where(far == _FAR, NONE, far).astype(np.int16)
-    between = (ttls >= distance[:, None]) & (ttls < reached_ttl[:, None])
-    unheard = ~(between & heard).any(axis=1)
+    arrived = kind == DESTINATION
+    reached_ttl = lowest(arrived)
+    distance = _distances(plan, ledger, courses, arrived)
+    between = (ttls >= distance) & (ttls < reached_ttl)
+    unheard = ~(between & heard).any(axis=0)
     nearer = (distance > highest_transit) & (distance < reached_ttl) & (distance != NONE) & unheard
-    reached_ttl = np.where(nearer, distance, reached_ttl).astype(np.int16)
-    unreachable_ttl = lowest((answered & (kind == UNREACHABLE)).any(axis=2))
-    loop_ttl = _loops(np.where(transit, responder, np.uint64(0)), ttls)
-    end_ttl = np.where(reached_ttl > 0, reached_ttl, np.where(unreachable_ttl > 0, unreachable_ttl, loop_ttl))
+    reached_ttl = np.where(nearer, distance, reached_ttl)
+    unreachable_ttl = lowest(kind == UNREACHABLE)
+    loop_ttl = _loops(plan, ledger, courses, transit, attempt)
     return Survey(
+        plan=plan,
+        ledger=ledger,
         courses=courses,
-        tries=(state != UNSENT).sum(axis=2, dtype=np.uint8),
-        heard=heard,
-        kind=first_kind,
-        responder=responder,
-        packed=packed,
-        slot=slot,
+        tries=np.ascontiguousarray((state != UNSENT).sum(axis=1, dtype=np.uint8).T),
+        heard=np.ascontiguousarray(heard.T),
+        attempt=np.ascontiguousarray(attempt.T),
+        kind=np.ascontiguousarray(first_kind.T),
         reached_ttl=reached_ttl,
         unreachable_ttl=unreachable_ttl,
         loop_ttl=loop_ttl,
-        end_ttl=end_ttl.astype(np.int16),
+        end_ttl=np.where(reached_ttl > 0, reached_ttl, np.where(unreachable_ttl > 0, unreachable_ttl, loop_ttl)),
         distance=distance,
         highest_heard=highest(heard),
         highest_transit=highest_transit,
     )
 
 
-def _loops(responder: NDArray[np.uint64], ttls: NDArray[np.int16]) -> NDArray[np.int16]:
-    """(n,): TTL at which a loop closes: the third with one router, if another one was met in between."""
-    loops = np.zeros(len(responder), np.int16)
-    ordered = np.sort(responder, axis=1)
-    met_thrice = ((ordered[:, 2:] == ordered[:, :-2]) & (ordered[:, 2:] != 0)).any(axis=1)
-    for index in np.flatnonzero(met_thrice).tolist():  # rare: only courses on which somebody came back
+def _distances(plan: Plan, ledger: Ledger, courses: NDArray[np.int64], arrived: NDArray[np.bool_]) -> NDArray[np.int16]:
+    """(n,): how far away destinations are, by what was left of the TTL that they quote (course.py).
+
+    `arrived`: (T, attempts, n).
+    """
+    offset, place = np.divmod(np.flatnonzero(arrived), len(courses))
+    slot = courses[place] * plan.slots_per_course + offset
+    left = np.asarray(ledger.quoted_ttl)[slot].astype(np.int64)
+    ttl = offset // plan.slots_per_row + plan.options.first_ttl
+    says = (np.asarray(ledger.flags)[slot] & DIRECT == 0) & (left >= 1) & (left <= ttl)
+    distances = np.full(len(courses), _FAR, np.int16)
+    np.minimum.at(distances, place[says], np.maximum(ttl - left + 1, plan.options.first_ttl)[says].astype(np.int16))
+    distances[distances == _FAR] = NONE
+    return distances
+
+
+def _responders(
+    plan: Plan, ledger: Ledger, courses: NDArray[np.int64], row: NDArray[np.int64], attempt: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """(k, 16): who answered these attempts."""
+    return packed_responders(ledger, (courses * plan.ttls + row) * plan.slots_per_row + attempt)
+
+
+def _loops(
+    plan: Plan,
+    ledger: Ledger,
+    courses: NDArray[np.int64],
+    transit: NDArray[np.bool_],
+    attempt: NDArray[np.uint8],
+) -> NDArray[np.int16]:
+    """(n,): TTL at which a loop closes: the third with one router, if another one was met in between.
+
+    `transit`, `attempt`: (T, n). Whoever is met first and third is met at least three rows apart.
+    """
+    loops = np.zeros(len(courses), np.int16)
+    place = np.flatnonzero(transit.sum(axis=0, dtype=np.uint8) > LOOP_VISITS)
+    if not len(place):
+        return loops
+    is_router = transit[:, place]
+    is_router = is_router[: np.flatnonzero(is_router.any(axis=1))[-1] + 1]
+    rows = np.arange(len(is_router))[:, None]
+    router = key_of(_responders(plan, ledger, courses[place], rows, attempt[: len(rows), place]))
+    router = np.where(is_router, router, np.uint64(0))
+    is_back = np.zeros(len(place), np.bool_)
+    for apart in range(LOOP_VISITS, len(rows)):
+        is_back |= ((router[apart:] == router[:-apart]) & is_router[apart:]).any(axis=0)
+    for index in np.flatnonzero(is_back).tolist():  # rare: only courses on which somebody came back
         visits: dict[int, list[int]] = {}
-        row = responder[index].tolist()
-        for position, router in enumerate(row):
-            if not router:
+        row = router[:, index].tolist()
+        for position, one in enumerate(row):
+            if not one:
                 continue
-            seen = visits.setdefault(router, [])
+            seen = visits.setdefault(one, [])
             seen.append(position)
-            if len(seen) == LOOP_VISITS and any(other not in (0, router) for other in row[seen[0] : position]):
-                loops[index] = ttls[position]
+            if len(seen) == LOOP_VISITS and any(other not in (0, one) for other in row[seen[0] : position]):
+                loops[place[index]] = plan.options.first_ttl + position
                 break
     return loops

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 SPACING_S = 0.02
@@ -61,24 +63,13 @@ class Waiting:
             return
         order = self._random.permutation(len(slots))
         slots, courses = slots[order], courses[order]
-        counts = np.bincount(courses)
-        owners = np.flatnonzero(counts)
-        places = np.zeros(len(counts), np.uint16 if len(owners) <= np.iinfo(np.uint16).max else np.int64)
+        owners = np.flatnonzero(np.bincount(courses))
+        places = np.empty(owners[-1] + 1, np.uint16 if len(owners) <= np.iinfo(np.uint16).max else np.int64)
         places[owners] = self._random.permutation(len(owners))
         place = places[courses]
-        by_place = np.argsort(place, kind="stable")  # of 16-bit numbers in linear time
-        slots, place = slots[by_place], place[by_place].astype(np.int64)
-        starts = np.flatnonzero(np.diff(place, prepend=-1))
-        rounds = np.arange(len(place)) - np.repeat(starts, np.diff(starts, append=len(place)))
-        by_round = np.lexsort((rounds, place // DEAL_COURSES))
-        slots, rounds, deals = slots[by_round], rounds[by_round], place[by_round] // DEAL_COURSES
-        is_start = (np.diff(rounds, prepend=-1) != 0) | (np.diff(deals, prepend=-1) != 0)
-        starts = np.flatnonzero(is_start)
-        left: list[list[NDArray[np.int64]]] = [[] for _ in range(int(deals[-1]) + 1)]
-        for deal, one in zip(deals[starts].tolist(), np.split(slots, starts[1:]), strict=True):
-            left[deal].insert(0, one)
-        for of_deal in left:
-            heapq.heappush(self._later, (due, (turn, next(self._number), of_deal)))
+        slots, counts = slots[np.argsort(place, kind="stable")], np.bincount(place)  # of 16-bit numbers in linear time
+        for deal in _deals(slots, counts):
+            heapq.heappush(self._later, (due, (turn, next(self._number), deal)))
         self.slots += len(slots)
 
     def turn(self, now: float) -> Turn:
@@ -118,3 +109,19 @@ class Waiting:
         self._later.clear()
         self._taken.clear()
         self.slots = 0
+
+
+def _deals(slots: NDArray[np.int64], counts: NDArray[np.int64]) -> Iterator[list[NDArray[np.int64]]]:
+    """The rounds of each deal, the first one last; of n courses the slots, one course after the other, so many each."""
+    most = int(counts.max())
+    is_even = most * len(counts) == len(slots)
+    has_slot = np.arange(most - 1, -1, -1)[:, None] < counts
+    dealt = np.empty(has_slot.shape, np.int64)  # a round a row, a course a column
+    dealt.T[has_slot.T] = slots
+    for start in range(0, len(counts), DEAL_COURSES):
+        deal = slice(start, start + DEAL_COURSES)
+        if is_even:
+            yield list(dealt[:, deal])
+        else:
+            first = most - int(counts[deal].max())
+            yield [one[there] for one, there in zip(dealt[first:, deal], has_slot[first:, deal], strict=True)]

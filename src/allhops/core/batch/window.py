@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import numpy as np
 
 from allhops.core.batch.flight import Flight
-from allhops.core.batch.survey import Survey, survey
+from allhops.core.batch.survey import NONE, Survey, survey
 from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
 from allhops.core.harvest import STOP_REASONS, Harvest, joined
+from allhops.core.lanes.departures import departures
 from allhops.core.ledger import CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Ledger
 from allhops.errors import NETWORK_IS_DOWN
 from allhops.model import StopReason
@@ -106,17 +107,20 @@ class Window(Generic[Replies]):
         self._flight = Flight(plan, self.ledger)
         self._block: Block | None = None
         self._block_turn = NO_TURN
-        self._noted = 0
+        self._counted = 0
+        self._left: list[tuple[Block, int, int, float]] = []
+        """What has left and is not recorded: of a block, from one probe to another, and when."""
         self._blocked_until = now
         self._network_down_tries = 0
         self._stopping = False
         self._is_open = np.ones(plan.courses, bool)
-        self._outstanding = np.zeros(plan.courses, np.int32)
+        # What is added to with `np.add.at` is int64: where it has to cast, that takes 30 times as long.
+        self._outstanding = np.zeros(plan.courses, np.int64)
         self._is_touched = np.zeros(plan.courses, bool)
         self._arrival_ttl = np.full(plan.courses, _FAR, np.int16)
-        self._sent = np.zeros(plan.courses, np.int32)
+        self._sent = np.zeros(plan.courses, np.int64)
         self._sent_at = np.full(plan.courses, -np.inf)
-        self._failed = np.zeros(plan.courses, np.int32)
+        self._failed = np.zeros(plan.courses, np.int64)
         self._last_error = np.zeros(plan.courses, np.uint16)
         self._began_at = np.full(plan.courses, np.nan)
         self._began_ns = np.full(plan.courses, now_ns, np.int64)
@@ -161,44 +165,57 @@ class Window(Generic[Replies]):
                 self._waiting.left(now)
                 return None
             self._block = self._lane.launch(self.plan, array("q", slots.tobytes()))
-            self._noted = 0
+            self._counted = 0
         return self._block
 
-    def probes_sent(self, now: float, place: Callable[[int], int] | None = None) -> None:
-        """Record what the net did with the block since the last time; a block that is through makes room for the next.
+    def probes_left(self, now: float) -> None:
+        """What the net has handed over of the block since the last time left now; one that is through makes room.
 
-        Must be called before replies to these probes are handed in. `place` puts a stamp where it belongs on the scale
-        of the replies' stamps; None when it is there.
+        Costs next to nothing: `probes_sent` records many of them at once.
         """
         block = self._block
-        if block is None or block.handed == self._noted:
+        if block is None or block.handed == self._counted:
             return
-        part = slice(self._noted, block.handed)
-        slots = np.asarray(block.slots)[part]
-        courses = self._courses_of(slots)
-        errors = np.frombuffer(block.errors, np.uint16)[part]
-        sent_ns = np.frombuffer(block.sent_ns, np.int64)[part]
-        if place is not None:
-            sent_ns = np.array([place(stamp) for stamp in sent_ns.tolist()], np.int64)
-        ledger, failed = self.ledger, errors != 0
-        np.frombuffer(ledger.sent_ns, np.int64)[slots] = sent_ns
-        np.frombuffer(ledger.sent_at, np.float64)[slots] = now
-        np.frombuffer(ledger.error, np.uint16)[slots] = errors
-        self._state[slots] = np.where(failed, LOCAL_ERROR, IN_FLIGHT)
-        ledger.counters.sent += len(slots)
-        self.tally.sent += len(slots)
-        self._note_begun(courses, sent_ns, now)
-        np.add.at(self._sent, courses, 1)
-        self._sent_at[courses] = now
-        if failed.any():
-            self._note_failed(courses[failed], errors[failed], now)
-        else:
-            self._network_down_tries = 0
-        self._flight.left(slots[~failed], now)
-        self._noted = block.handed
+        self._left.append((block, self._counted, block.handed, now))
+        self._counted = block.handed
         if block.handed == len(block):
             self._block = None
             self._waiting.left(now)
+
+    def probes_sent(self, now: float, place: Callable[[int], int] | None = None) -> None:
+        """Record what has left since the last time.
+
+        Must be called before `advance`, and before replies to these probes are handed in. `place` puts a stamp where it
+        belongs on the scale of the replies' stamps; None when it is there.
+        """
+        self.probes_left(now)
+        if not self._left:
+            return
+        counts = [last - first for _, first, last, _ in self._left]
+        sent_at = np.repeat([at for *_, at in self._left], counts)
+        parts = _by_block(self._left)
+        self._left = []
+        slots = np.concatenate([np.asarray(block.slots)[first:last] for block, first, last in parts])
+        errors = np.concatenate([np.frombuffer(block.errors, np.uint16)[first:last] for block, first, last in parts])
+        sent_ns = np.concatenate([departures(block, first, last) for block, first, last in parts])
+        courses = self._courses_of(slots)
+        if place is not None:
+            sent_ns = np.array([place(stamp) for stamp in sent_ns.tolist()], np.int64)
+        np.frombuffer(self.ledger.sent_ns, np.int64)[slots] = sent_ns
+        self._state[slots] = IN_FLIGHT
+        self.ledger.counters.sent += len(slots)
+        self.tally.sent += len(slots)
+        is_first = self._sent[courses] == 0
+        self._note_begun(courses[is_first], sent_ns[is_first], sent_at[is_first])
+        np.add.at(self._sent, courses, 1)
+        self._sent_at[courses] = sent_at
+        failed = errors != 0
+        if failed.any():
+            self._note_failed(slots[failed], errors[failed], now)
+            slots, sent_at = slots[~failed], sent_at[~failed]
+        else:
+            self._network_down_tries = 0
+        self._flight.left(slots, sent_at)
 
     def queue_was_full(self, now: float) -> None:
         """Let the kernel's queue drain before the rest of the block is tried again."""
@@ -210,7 +227,7 @@ class Window(Generic[Replies]):
         if not len(slots):
             return
         courses, ttls = self._courses_of(slots), self._ttls_of(slots)
-        arrived = np.frombuffer(self.ledger.kind, np.uint8)[slots] == DESTINATION
+        arrived = np.asarray(self.ledger.kind)[slots] == DESTINATION
         np.minimum.at(self._arrival_ttl, courses[arrived], ttls[arrived].astype(np.int16))
         self._flight.heard(slots, courses, ttls)
         self.tally.answered += len(slots)
@@ -273,14 +290,14 @@ class Window(Generic[Replies]):
         asked = self._strategy.proceed(self.plan, known)
         if self._stopping:
             if asked.done.any():
-                self._end(_part(known, asked.done), now)
+                self._end(known.part(asked.done), now)
             if not asked.done.all():
-                self._end(_part(known, ~asked.done), now, interrupted=True)
+                self._end(known.part(~asked.done), now, interrupted=True)
             return
         if len(asked.slots):
             self._ask(asked.slots, now)
         if asked.done.any():
-            self._end(_part(known, asked.done), now)
+            self._end(known.part(asked.done), now)
 
     def _ask(self, slots: NDArray[np.int64], now: float) -> None:
         courses = self._courses_of(slots)
@@ -312,13 +329,16 @@ class Window(Generic[Replies]):
         self._is_touched[:] = False
         return free
 
-    def _note_begun(self, courses: NDArray[np.int64], sent_ns: NDArray[np.int64], now: float) -> None:
-        new = np.isnan(self._began_at[courses])
-        if new.any():
-            self._began_at[courses[new]] = now
-            self._began_ns[courses[new][::-1]] = sent_ns[new][::-1]  # of two, the first one
+    def _note_begun(self, courses: NDArray[np.int64], sent_ns: NDArray[np.int64], sent_at: NDArray[np.float64]) -> None:
+        """These courses sent no probe before."""
+        backwards = slice(None, None, -1)  # the first of two probes is written last
+        self._began_at[courses[backwards]] = sent_at[backwards]
+        self._began_ns[courses[backwards]] = sent_ns[backwards]
 
-    def _note_failed(self, courses: NDArray[np.int64], errors: NDArray[np.uint16], now: float) -> None:
+    def _note_failed(self, slots: NDArray[np.int64], errors: NDArray[np.uint16], now: float) -> None:
+        courses = self._courses_of(slots)
+        np.frombuffer(self.ledger.error, np.uint16)[slots] = errors
+        self._state[slots] = LOCAL_ERROR
         np.add.at(self._failed, courses, 1)
         self._last_error[courses] = errors
         self.tally.local_error += len(courses)
@@ -366,21 +386,21 @@ class Window(Generic[Replies]):
             (known.loop_ttl > 0, StopReason.LOOP),
             (options.max_ttl - known.highest_heard >= options.gap_limit, StopReason.GAP_LIMIT),
         ]
-        reasons = np.select(
-            [case for case, _ in cases],
-            [STOP_REASONS.index(reason) for _, reason in cases],
-            STOP_REASONS.index(StopReason.MAX_TTL),
-        )
-        return reasons.astype(np.uint8)
+        reasons = np.full(len(courses), STOP_REASONS.index(StopReason.MAX_TTL), np.uint8)
+        for case, reason in reversed(cases):
+            reasons[case] = STOP_REASONS.index(reason)
+        return reasons
 
     def _last_ttl(self, known: Survey) -> NDArray[np.int16]:
         """(n,): of the last hop to show: past the last answer only what was asked, and no more than the gap limit."""
-        options = self.plan.options
-        ttls = np.arange(options.first_ttl, options.max_ttl + 1, dtype=np.int16)
-        limit = np.minimum(known.highest_heard + options.gap_limit, options.max_ttl)
-        asked = (known.tries > 0) & (ttls <= limit[:, None])
-        last = np.where(asked.any(axis=1), ttls[len(ttls) - 1 - asked[:, ::-1].argmax(axis=1)], options.first_ttl - 1)
-        return np.where(known.end_ttl > 0, known.end_ttl, last).astype(np.int16)
+        options, last = self.plan.options, known.end_ttl.copy()
+        endless = np.flatnonzero(last == NONE)
+        if len(endless):
+            ttls = np.arange(options.first_ttl, options.max_ttl + 1, dtype=np.int16)
+            limit = np.minimum(known.highest_heard[endless] + options.gap_limit, options.max_ttl)
+            asked = (known.tries[endless] > 0) & (ttls <= limit[:, None])
+            last[endless] = np.where(asked, ttls, options.first_ttl - 1).max(axis=1)
+        return last
 
     def _courses_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return slots // self.plan.slots_per_course
@@ -396,6 +416,11 @@ class Window(Generic[Replies]):
         )
 
 
-def _part(known: Survey, which: NDArray[np.bool_]) -> Survey:
-    """The survey of some of its courses."""
-    return Survey(**{name: column[which] for name, column in vars(known).items()})
+def _by_block(left: list[tuple[Block, int, int, float]]) -> list[tuple[Block, int, int]]:
+    """What left of each block in one piece."""
+    parts: list[tuple[Block, int, int]] = []
+    for block, first, last, _ in left:
+        if parts and parts[-1][0] is block:
+            first = parts.pop()[1]
+        parts.append((block, first, last))
+    return parts

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from allhops.core.answers import FIELDS, OPAQUE, record_of
 from allhops.core.lanes.rows import ReplyRow, Sighting
-from allhops.core.ledger import ADDRESS_BYTES
+from allhops.core.ledger import ADDRESS_BYTES, ANSWER_SIZE
 from allhops.wire.probes import COOKIE_SIZE, LAYOUTS
 
 if TYPE_CHECKING:
@@ -29,48 +30,57 @@ _VERSIONS = np.array([layout.family.version for layout in LAYOUT_CODES], np.uint
 _PROTOCOLS = np.array([layout.protocol for layout in LAYOUT_CODES], np.uint8)
 
 _ADDRESSES = ("responder", "source", "destination")
-_PLAIN: tuple[tuple[str, str], ...] = (
-    ("stamp_ns", "i8"),
-    ("peer", "i4"),
-    ("ip_id", "i4"),
-    ("checksum", "i4"),
-    ("mark", "i4"),
-    ("balance", "i4"),
-    ("cookie", "u4"),
-    ("extensions", "i4"),
-    ("flow", "u2"),
-    ("mtu", "u2"),
-    ("kind", "u1"),
-    ("reply_ttl", "u1"),
-    ("icmp_type", "u1"),
-    ("icmp_code", "u1"),
-    ("quoted_ttl", "u1"),
-    ("quoted_tos", "u1"),
-    ("port_state", "u1"),
-    ("layout", "u1"),
-    ("hearsay", "u1"),
-    ("has_cookie", "?"),
-    ("is_quote", "?"),
+_OF_ANSWER = {
+    "responder": "responder",
+    "stamp_ns": "received_ns",
+    "mtu": "mtu",
+    "kind": "kind",
+    "icmp_type": "icmp_type",
+    "icmp_code": "icmp_code",
+    "reply_ttl": "reply_ttl",
+    "quoted_ttl": "quoted_ttl",
+    "quoted_tos": "quoted_tos",
+    "port_state": "port_state",
+    "hearsay": "hearsay",
+}
+"""Fields that a first reply brings into the ledger, and their names there."""
+_OF_PROBE = np.dtype(
+    [
+        ("source", "u8", (2,)),
+        ("destination", "u8", (2,)),
+        ("peer", "i4"),
+        ("ip_id", "i4"),
+        ("checksum", "i4"),
+        ("mark", "i4"),
+        ("balance", "i4"),
+        ("cookie", "u4"),
+        ("extensions", "i4"),
+        ("flow", "u2"),
+        ("layout", "u1"),
+        ("has_cookie", "?"),
+        ("is_quote", "?"),
+    ],
+    align=True,
 )
-ROW = np.dtype([*((name, "u8", (2,)) for name in _ADDRESSES), *_PLAIN])
+
+
+def _row() -> np.dtype[np.void]:
+    """An answer, once by its fields and once as it stands in the ledger; behind it what is shown of the probe."""
+    fields = {name: FIELDS[field] for name, field in _OF_ANSWER.items()} | {"answer": (OPAQUE, 0)}
+    assert _OF_PROBE.fields is not None  # it has some
+    for name, (of, offset, *_) in _OF_PROBE.fields.items():
+        fields[name] = of, ANSWER_SIZE + offset
+    return record_of(fields, ANSWER_SIZE + _OF_PROBE.itemsize)
+
+
+ROW = _row()
 """One reply. Fields are those of `ReplyRow` and `Sighting`; addresses are 16 bytes, left-aligned, as two numbers that
 only equality means something to; `cookie` is a big-endian number; words that are not shown are `NOT_SHOWN`;
-`extensions` is an index into the list beside the columns."""
+`extensions` is an index into the list beside the columns. `answer` is what a first reply makes of its slot."""
 
 _WORDS = ("peer", "ip_id", "checksum", "mark", "balance")
-_OF_ROWS = (
-    "stamp_ns",
-    "kind",
-    "reply_ttl",
-    "icmp_type",
-    "icmp_code",
-    "quoted_ttl",
-    "quoted_tos",
-    "mtu",
-    "port_state",
-    "hearsay",
-)
-_FIELDS = [name for name, _ in _PLAIN]
+_OF_ROWS = [name for name in _OF_ANSWER if name not in _ADDRESSES]
+_PLAIN = [name for name in ROW.names or () if name not in (*_ADDRESSES, "answer")]
 
 
 class VectorReplies:
@@ -128,9 +138,9 @@ class VectorReplies:
         """Every reply as the scalar lane has it."""
         addresses = zip(*(_sixteens(self.columns[name]) for name in _ADDRESSES), strict=True)
         # Column by column: a value at a time costs 15 us a reply.
-        rest = zip(*(self.columns[name].tolist() for name in _FIELDS), strict=True)
+        rest = zip(*(self.columns[name].tolist() for name in _PLAIN), strict=True)
         return [
-            self._row(places, dict(zip(_FIELDS, values, strict=True)))
+            self._row(places, dict(zip(_PLAIN, values, strict=True)))
             for places, values in zip(addresses, rest, strict=True)
         ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from allhops.core.evidence import DUPLICATE, SPOOF_SUSPECT
-from allhops.core.ledger import ADDRESS_BYTES, ANSWERED, IN_FLIGHT, MAX_DUPLICATES, UNSENT
+from allhops.core.ledger import ANSWERED, IN_FLIGHT, MAX_DUPLICATES, UNSENT
 
 if TYPE_CHECKING:
     from allhops.core.lanes.matching import Match
@@ -52,8 +52,7 @@ def _fill(ledger: Ledger, found: Match, row: ReplyRow) -> None:
     ledger.flags[slot] = found.flags
     ledger.hearsay[slot] = row.hearsay
     ledger.received_ns[slot] = row.stamp_ns
-    start = slot * ADDRESS_BYTES
-    ledger.responder[start : start + len(row.responder)] = row.responder
+    ledger.note_responder(slot, row.responder)
     if row.extensions:
         ledger.extensions[slot] = row.extensions
     elif row.extensions is None:

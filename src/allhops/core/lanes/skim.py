@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from allhops.core.lanes import ROW_SIZE
+from allhops.core.lanes import ROW_ALIGNMENT, ROW_SIZE
 from allhops.core.lanes.columns import CODE_OF, LAYOUT_CODES, NOT_SHOWN, ROW
 from allhops.core.lanes.dissect import SHORTEST_QUOTE, TCP_HEADER
 from allhops.wire.checksum import MASK
@@ -139,19 +139,16 @@ def skim(ring: Ring) -> Skimmed:
 def _by_length(ring: Ring) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint8]]]:
     """(width, places, first bytes) of packets that are at most so long, copied side by side."""
     count = ring.count
-    rows = np.frombuffer(ring.rows, np.uint8).reshape(ring.capacity, ROW_SIZE)[:count]
+    starts = np.frombuffer(ring.starts, np.int64)[:count] // ROW_ALIGNMENT
     lengths = np.frombuffer(ring.lengths, np.uint32)[:count]
-    if not count:
-        return
-    if lengths.max() <= _WIDTHS[0]:
-        yield _WIDTHS[0], np.arange(count), rows[:, : _WIDTHS[0]].copy()
-        return
+    places = ring.capacity * ROW_SIZE // ROW_ALIGNMENT
     longer_than = 0
     for width in _WIDTHS:
         index = np.flatnonzero((lengths <= width) & (lengths > longer_than))
         longer_than = width
         if len(index):
-            yield width, index, rows[index, :width]
+            heads = np.ndarray((places,), f"V{width}", ring.octets, 0, (ROW_ALIGNMENT,))  # wherever a packet may begin
+            yield width, index, heads[starts[index]].view(np.uint8).reshape(-1, width)
 
 
 def _skim_family(result: Skimmed, family: Family, packets: _Packets, width: int) -> int:
@@ -163,8 +160,11 @@ def _skim_family(result: Skimmed, family: Family, packets: _Packets, width: int)
     sound = _Packets(packets.index, packets.head, end).where(is_sound)
     if not len(sound):
         return 0
-    first_end = int(sound.end.min())
-    sound.head[:, first_end:] *= np.arange(first_end, width, dtype=np.int16) < sound.end.astype(np.int16)[:, None]
+    first_end, last_end = int(sound.end.min()), int(sound.end.max())
+    sound.head[:, last_end:] = 0
+    if first_end < last_end:
+        is_inside = np.arange(first_end, last_end, dtype=np.int16) < sound.end.astype(np.int16)[:, None]
+        sound.head[:, first_end:last_end] *= is_inside
     protocol = sound.byte(family.protocol_offset)
     is_icmp = protocol == family.icmp_protocol
     if not is_icmp.all():
@@ -193,7 +193,8 @@ def _checksums_are_right(family: Family, packets: _Packets) -> NDArray[np.bool_]
     """
     header = family.header_size
     start = header - 2 * family.address_size if family.icmp_has_pseudo_header else header
-    numbers = packets.head.view(np.uint32)[:, start // 4 :]
+    last_end = int(packets.end.max())  # all are zero behind it
+    numbers = packets.head.view(np.uint32)[:, start // 4 : -(-last_end // 4)]
     total = np.einsum("ij->i", numbers, dtype=np.uint64, casting="unsafe")  # a third faster than sum()
     if family.icmp_has_pseudo_header:
         rest = packets.end - header + family.icmp_protocol
@@ -227,7 +228,7 @@ def _enter_errors(result: Skimmed, layout: Layout, packets: _Packets, kind: NDAr
     family = layout.family
     header = family.header_size
     quote = header + ICMP_HEADER
-    columns = _columns(layout, packets)
+    columns = _columns(result, layout, packets)
     columns["kind"] = kind
     columns["is_quote"] = True
     _copy_address(columns, "responder", packets, family.source_offset, family)
@@ -301,7 +302,7 @@ def _skim_echoes(result: Skimmed, family: Family, packets: _Packets) -> None:
     if not len(packets):
         return
     layout = LAYOUT_CODES[CODE_OF[family.version, family.icmp_protocol]]
-    columns = _answers(layout, packets)
+    columns = _answers(result, layout, packets)
     columns["port_state"] = NO_PORT
     columns["flow"] = packets.word(layout.flow_offset)
     columns["peer"] = NOT_SHOWN
@@ -333,7 +334,7 @@ def _enter_segments(result: Skimmed, family: Family, packets: _Packets, echo: in
         return
     header = family.header_size
     layout = LAYOUT_CODES[CODE_OF[family.version, TCP]]
-    columns = _answers(layout, packets)
+    columns = _answers(result, layout, packets)
     sequence = packets.number(header + 8) - np.uint32(1)
     columns["port_state"] = np.where(packets.byte(header + 13) & RST, CLOSED, OPEN)
     columns["peer"] = packets.word(header)
@@ -346,10 +347,10 @@ def _enter_segments(result: Skimmed, family: Family, packets: _Packets, echo: in
     _enter(result, packets, columns)
 
 
-def _answers(layout: Layout, packets: _Packets) -> NDArray[Any]:
+def _answers(result: Skimmed, layout: Layout, packets: _Packets) -> NDArray[Any]:
     """What all answers of the destination's own have in common."""
     family = layout.family
-    columns = _columns(layout, packets)
+    columns = _columns(result, layout, packets)
     columns["kind"] = DESTINATION
     columns["ip_id"] = NOT_SHOWN
     columns["checksum"] = NOT_SHOWN
@@ -364,10 +365,10 @@ def _answers(layout: Layout, packets: _Packets) -> NDArray[Any]:
 # Both
 
 
-def _columns(layout: Layout, packets: _Packets) -> NDArray[Any]:
-    """Columns of so many replies, zero but for what all have."""
+def _columns(result: Skimmed, layout: Layout, packets: _Packets) -> NDArray[Any]:
+    """Columns of so many replies, zero but for what all have; the result's own if these are all."""
     family = layout.family
-    columns = np.zeros(len(packets), ROW)
+    columns = result.columns if len(packets) == len(result.columns) else np.zeros(len(packets), ROW)
     columns["layout"] = CODE_OF[family.version, layout.protocol]
     columns["reply_ttl"] = packets.byte(family.ttl_offset)
     if family.id_offset is None:
@@ -395,7 +396,8 @@ def _nonzero(word: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _enter(result: Skimmed, packets: _Packets, columns: NDArray[Any]) -> None:
-    # As opaque bytes: an array of records is copied field by field.
-    result.columns.view(_OPAQUE)[packets.index] = columns.view(_OPAQUE)
+    if columns is not result.columns:
+        # As opaque bytes: an array of records is copied field by field.
+        result.columns.view(_OPAQUE)[packets.index] = columns.view(_OPAQUE)
     result.is_reply[packets.index] = True
     result.is_unread[packets.index] = False

@@ -64,7 +64,7 @@ class Tables:
         """(destinations,)"""
         aligned = np.zeros((len(packed), ADDRESS_BYTES), np.uint8)
         aligned[:, :size] = packed
-        self._halves = aligned.view(np.uint64)
+        self._halves = np.ascontiguousarray(aligned.view(np.uint64).T)
         keys = _spread(aligned)
         # Among equals the last comes first: that is what a dictionary of addresses would say.
         order = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")
@@ -115,7 +115,8 @@ class Tables:
             found += is_before
         is_strange = self._keys[found] != keys
         place = self._order[found]
-        is_same = is_same_address(self._halves[place], halves)
+        high, low = self._halves  # one at a time: rows of two are gathered ten times as slowly
+        is_same = (high[place] == halves[:, 0]) & (low[place] == halves[:, 1])
         return np.where(is_same, place, UNKNOWN), is_strange
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from allhops.core.lanes import ROW_SIZE, Block
+from allhops.core.answers import OPAQUE, as_records
+from allhops.core.lanes import Block
 from allhops.core.lanes.claims import Claims, claim
 from allhops.core.lanes.columns import VectorReplies, columns_of
 from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect
@@ -33,30 +34,29 @@ if TYPE_CHECKING:
 
 __all__ = ["VectorLane", "VectorReplies"]
 
-_COPIED = ("kind", "icmp_type", "icmp_code", "reply_ttl", "quoted_ttl", "quoted_tos", "port_state")
-"""Ledger columns of one byte that are a reply's as they are."""
-
 
 class VectorLane:
-    """Stateless but for `counters`, which count what was not worth a row."""
+    """Stateless but for `counters`, which count what was not worth a row; `headroom` is that of its blocks."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, headroom: int = 0) -> None:
         self.counters = counters
+        self._headroom = headroom
 
     def launch(self, plan: Plan, slots: Sequence[int] | NDArray[np.int64]) -> Block:
         """Build the probes of these slots: copies of one template, every word that differs patched in all of them."""
-        tables, layout, size = tables_of(plan), plan.layout, plan.size
+        tables, layout, headroom = tables_of(plan), plan.layout, self._headroom
         wanted = np.asarray(slots, np.int64)
         count = len(wanted)
-        packets = bytearray(size * count)
+        packets = bytearray(bytes(headroom) + tables.base.packet) * count
+        stride = headroom + plan.size
+        block = Block(slots, packets, plan.size, headroom)  # type: ignore[arg-type]  # an array is as good a sequence
         if not count:
-            return Block(slots, packets, size)  # type: ignore[arg-type]  # an array is as good a sequence of slots
+            return block
         courses = wanted // plan.slots_per_course
         destinations = courses // len(plan.source_ports)
-        np.frombuffer(packets, np.uint8).reshape(count, size)[:] = np.frombuffer(tables.base.packet, np.uint8)
 
         def put(offset: int, values: NDArray[Any], kind: str = ">u2") -> None:
-            np.ndarray((count,), kind, packets, offset, (size,))[:] = values
+            np.ndarray((count,), kind, packets, headroom + offset, (stride,))[:] = values
 
         address_size = layout.family.address_size
         put(layout.family.destination_offset, tables.addresses[destinations], f"V{address_size}")
@@ -64,7 +64,7 @@ class VectorLane:
             put(offset, words)
         put(layout.flow_offset, tables.ports[courses])
         put(layout.checksum_offset, tables.checksums[courses])
-        return Block(slots, packets, size)  # type: ignore[arg-type]  # as above
+        return block
 
     def unpack(self, ring: Ring) -> VectorReplies:
         """Read replies to kinds of probes that we send; everything else is counted and dropped, whatever its bytes."""
@@ -80,9 +80,9 @@ class VectorLane:
     def _dissect(self, ring: Ring, unread: NDArray[Any]) -> tuple[list[int], list[ReplyRow]]:
         """The scalar lane's rows of some packets, and their places."""
         places, rows = [], []
-        view = memoryview(ring.rows)
+        view = memoryview(ring.octets)
         for place in unread.tolist():
-            start = place * ROW_SIZE
+            start = ring.starts[place]
             row = dissect(view[start : start + ring.lengths[place]], ring.stamps_ns[place])
             if not isinstance(row, Refusal):
                 places.append(place)
@@ -182,24 +182,18 @@ def _note_late(ledger: Ledger, slot: NDArray[np.int64], replies: VectorReplies, 
 
 
 def _fill(ledger: Ledger, claims: Claims, replies: VectorReplies, first: NDArray[Any]) -> None:
-    """Write first replies into the columns; `hearsay` is 0 for all of them, as it is in the ledger."""
+    """Write first replies into the ledger."""
     if not len(first):
         return
-    columns, slot = replies.columns, claims.slot
-    matched, flags = claims.matched, claims.flags
-    if len(first) < len(columns):
-        columns, slot, matched, flags = columns.take(first), slot[first], matched[first], flags[first]
+    slot, answers = claims.slot[first], replies.columns["answer"][first]
+    as_records(answers)["matched"] = claims.matched[first]
+    as_records(answers)["flags"] = claims.flags[first]
+    np.frombuffer(ledger.answers, OPAQUE)[slot] = answers
     np.frombuffer(ledger.state, np.uint8)[slot] = ANSWERED
-    for name in _COPIED:
-        np.frombuffer(getattr(ledger, name), np.uint8)[slot] = columns[name]
-    np.frombuffer(ledger.mtu, np.uint16)[slot] = columns["mtu"]
-    np.frombuffer(ledger.matched, np.uint16)[slot] = matched
-    np.frombuffer(ledger.flags, np.uint8)[slot] = flags
-    np.frombuffer(ledger.received_ns, np.int64)[slot] = columns["stamp_ns"]
-    np.frombuffer(ledger.responder, np.uint64).reshape(-1, 2)[slot] = columns["responder"]
     ledger.counters.matched += len(first)
-    for position in np.flatnonzero(columns["extensions"]).tolist():
-        extensions = replies.extensions[columns["extensions"][position]]
+    numbers = replies.columns["extensions"][first]
+    for position in np.flatnonzero(numbers).tolist():
+        extensions = replies.extensions[numbers[position]]
         if extensions:
             ledger.extensions[int(slot[position])] = extensions
         else:

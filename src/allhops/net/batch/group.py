@@ -110,3 +110,9 @@ class Group:
 def scope_of(address: Address) -> str | None:
     """The interface that an address names."""
     return address.scope_id if isinstance(address, IPv6Address) else None
+
+
+def all_differ(keys: NDArray[Any]) -> bool:
+    """Whether none is there twice: to sort them takes a tenth of what `np.unique` does to say where each was."""
+    ordered = np.sort(keys)
+    return bool((ordered[1:] != ordered[:-1]).all())

@@ -13,7 +13,7 @@ import numpy as np
 
 from allhops.errors import AllhopsError
 from allhops.net.batch.feed import Refused
-from allhops.net.batch.group import Group
+from allhops.net.batch.group import Group, all_differ
 from allhops.net.many import untraced
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 ROUTED_AT_ONCE = 4_096
-"""Destinations whose way is looked up in one go: some 8 ms."""
+"""Destinations whose way is looked up in one go: 1 ms, or 8 ms where each of them has to be asked about."""
 
 
 @dataclass(slots=True)
@@ -38,6 +38,10 @@ class Gathering:
 
     def take(self, most: int) -> Group:
         """The first so many, no address twice: a window tells replies apart by it."""
+        head = self.members[:most]
+        if all_differ(head.keys):
+            self.members = self.members[most:]
+            return head
         _, firsts = np.unique(self.members.keys, return_index=True)
         is_taken = np.zeros(len(self.members), np.bool_)
         is_taken[np.sort(firsts)[:most]] = True
@@ -118,7 +122,9 @@ class Intake:
                 for place in places.tolist():
                     trace = untraced(members.names[place], self._options, str(way))
                     yield Refused(int(members.positions[place]), trace)
-            elif way in self._gatherings:
-                self._gatherings[way].add(members.select(places), now)
+                continue
+            those = members if len(places) == len(members) else members.select(places)
+            if way in self._gatherings:
+                self._gatherings[way].add(those, now)
             else:
-                self._gatherings[way] = Gathering(way, members.select(places), now)
+                self._gatherings[way] = Gathering(way, those, now)

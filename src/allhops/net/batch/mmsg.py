@@ -39,9 +39,13 @@ _HEADER = np.dtype(
 """struct msghdr."""
 _MESSAGE = np.dtype([("header", _HEADER), ("length", np.uint32)], align=True)
 """struct mmsghdr."""
+_MESSAGE_SIZE = _MESSAGE.itemsize
 _WORD = np.dtype(np.uintp).itemsize
 _CONTROL_HEADER = _WORD + 8
 """struct cmsghdr: length with header, level, type; data follows, aligned to a word."""
+
+_DONT_WAIT = int(socket.MSG_DONTWAIT)
+"""A plain number: arithmetic with an enumeration's takes a microsecond."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
@@ -110,7 +114,8 @@ class Messages:
         assert count <= self.most
         assert count == 0 or start + (count - 1) * stride + size <= len(view)  # else the kernel would write elsewhere
         self._buffer = view
-        self._vectors["base"][:count] = _address(view) + start + np.arange(count, dtype=np.uintp) * stride
+        first = _address(view) + start
+        self._vectors["base"][:count] = np.arange(first, first + count * stride, stride, dtype=np.uintp)
         self._vectors["length"][:count] = size
 
     def release(self) -> None:
@@ -124,8 +129,7 @@ class Messages:
         (0, errno) when it refused the first of them. Why it refused a later one, a call that begins with that one says.
         """
         assert first + count <= self.most
-        where = self._address + first * _MESSAGE.itemsize
-        return _outcome(_libc.sendmmsg(descriptor, where, count, socket.MSG_DONTWAIT))
+        return _outcome(_libc.sendmmsg(descriptor, self._address + first * _MESSAGE_SIZE, count, _DONT_WAIT))
 
     def receive(self, descriptor: int, count: int, flags: int = 0) -> tuple[int, int]:
         """Receive up to `count` messages that wait already: (how many, 0), or (0, errno).
@@ -135,7 +139,7 @@ class Messages:
         assert count <= self.most
         self._name_lengths[:count] = self._name_size
         self.control_lengths[:count] = self._control_size
-        return _outcome(_libc.recvmmsg(descriptor, self._address, count, socket.MSG_DONTWAIT | flags, None))
+        return _outcome(_libc.recvmmsg(descriptor, self._address, count, _DONT_WAIT | flags, None))
 
     def control_messages(self, count: int) -> Iterator[Controls]:
         """Those of the first `count` messages: the first of each, then the second of each, and so on."""

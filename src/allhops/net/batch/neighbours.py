@@ -1,4 +1,4 @@
-"""Where a packet socket sends what goes a way: the link address of its next hop, from the kernel's neighbour table.
+"""Behind which link header a packet socket sends what goes a way: the next hop is looked up in the kernel's tables.
 
 A router may fail over to another one with the same address, so an answer is read again every few seconds. What is not
 known is resolved by the kernel, either because we ask it to or because packets go there by a raw socket meanwhile.
@@ -43,9 +43,8 @@ _VALID = 0xDE
 """NUD_VALID: reachable, stale, delay, probe, noarp, permanent."""
 _SETTLED = 0xC2
 """Of these reachable, noarp, permanent: nothing is to be found out."""
-_LINK_NAME = struct.Struct("@HHiHBB8s")
-"""struct sockaddr_ll: family, protocol, interface, device type, packet type, bytes of the address, address."""
-LINK_NAME_SIZE = _LINK_NAME.size
+LINK_HEADROOM = 16
+"""Bytes for the longest link header; rounded up, so that packets stay aligned."""
 _DOMAINS = {4: socket.AF_INET, 16: socket.AF_INET6}
 """By bytes of a packed address."""
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}
@@ -54,7 +53,8 @@ _ETHERNET, _NO_LINK_HEADER = 1, 0xFFFE
 """ARPHRD_ETHER, and ARPHRD_NONE, which is that of TUN."""
 _ETHERNET_ADDRESS = 6
 _SIOCGIFHWADDR = 0x8927
-_INTERFACE_REQUEST = struct.Struct("=16sH22x")
+_INTERFACE_REQUEST = struct.Struct("=16sH6s16x")
+"""struct ifreq: name, kind of device, its link address."""
 
 
 _Place = tuple[int, int, bytes | None]
@@ -68,7 +68,7 @@ def _place_of(way: Way) -> _Place:
 class _Read(NamedTuple):
     """What the table said, and when to look again."""
 
-    name: bytes | None
+    header: bytes | None
     again_at: float
     since: float
     """When it was first asked."""
@@ -77,7 +77,7 @@ class _Read(NamedTuple):
 
 
 class Neighbours:
-    """Socket addresses by way, read when they are needed."""
+    """Link headers by way, read when they are needed."""
 
     def __init__(self) -> None:
         self._read: dict[_Place, _Read] = {}
@@ -89,8 +89,8 @@ class Neighbours:
             self._netlink.close()
             self._netlink = None
 
-    def name(self, way: Way) -> bytes | None:
-        """A struct sockaddr_ll that packets of this way are sent to.
+    def header(self, way: Way) -> bytes | None:
+        """What stands before the packets of this way; nothing on a link that has no headers.
 
         None for a way that no packet socket can go now: on-link, loopback, unresolved, another kind of link.
         """
@@ -98,15 +98,15 @@ class Neighbours:
         place = _place_of(way)
         read = self._read.get(place)
         if read is None or now >= read.again_at:
-            name = self._look_up(way)
+            header = self._look_up(way)
             since = read.since if read else now
-            is_hoped_for = name is None and way.next_hop is not None and now - since < RESOLVING_S
-            read = _Read(name, now + (ASK_AGAIN_S if is_hoped_for else READ_AGAIN_S), since, is_hoped_for)
+            is_hoped_for = header is None and way.next_hop is not None and now - since < RESOLVING_S
+            read = _Read(header, now + (ASK_AGAIN_S if is_hoped_for else READ_AGAIN_S), since, is_hoped_for)
             self._read[place] = read
-        return read.name
+        return read.header
 
     def is_resolving(self, way: Way) -> bool:
-        """Whether `name` said None for a next hop that may still answer: packets wait for that in the kernel."""
+        """Whether `header` said None for a next hop that may still answer: packets wait for that in the kernel."""
         read = self._read.get(_place_of(way))
         return read is not None and read.is_hoped_for
 
@@ -115,9 +115,9 @@ class Neighbours:
         self._read.pop(_place_of(way), None)
 
     def _look_up(self, way: Way) -> bytes | None:
-        kind = _device_kind(way.interface)
+        kind, own_address = _device(way.interface)
         if kind == _NO_LINK_HEADER:
-            return _link_name(way, b"")
+            return b""
         if kind != _ETHERNET or way.next_hop is None:
             return None
         try:
@@ -127,7 +127,9 @@ class Neighbours:
                 state, address = self._ask(way.interface, way.next_hop)
         except OSError:
             return None
-        return _link_name(way, address) if state & _VALID and address else None
+        if not state & _VALID or not address:
+            return None
+        return address + own_address + ETHERTYPES[way.version].to_bytes(2)
 
     def _resolve(self, interface: int, next_hop: bytes) -> None:
         """Have the kernel confirm or find the address; where it does not let us, sending there does it.
@@ -154,17 +156,12 @@ class Neighbours:
         return self._netlink.ask(kind, flags, np.frombuffer(body, np.uint8)[None, :])
 
 
-def _link_name(way: Way, address: bytes) -> bytes:
-    ethertype = socket.htons(ETHERTYPES[way.version])
-    return _LINK_NAME.pack(socket.AF_PACKET, ethertype, way.interface, 0, 0, len(address), address)
-
-
-def _device_kind(interface: int) -> int | None:
-    """ARPHRD_* of an interface; None if there is none."""
+def _device(interface: int) -> tuple[int | None, bytes]:
+    """(ARPHRD_* of an interface, its link address if that is Ethernet's); None if there is none."""
     try:
-        name = socket.if_indextoname(interface).encode()
+        request = _INTERFACE_REQUEST.pack(socket.if_indextoname(interface).encode(), 0, b"")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            _, kind = _INTERFACE_REQUEST.unpack(fcntl.ioctl(sock, _SIOCGIFHWADDR, _INTERFACE_REQUEST.pack(name, 0)))
+            _, kind, address = _INTERFACE_REQUEST.unpack(fcntl.ioctl(sock, _SIOCGIFHWADDR, request))
     except OSError:
-        return None
-    return int(kind)
+        return None, b""
+    return kind, address

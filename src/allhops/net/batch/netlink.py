@@ -24,10 +24,10 @@ MESSAGE = struct.Struct("=IHHII")
 """struct nlmsghdr: length, type, flags, sequence, port."""
 ATTRIBUTE = struct.Struct("=HH")
 """struct rtattr: length with this header, type."""
-REQUEST, ACKNOWLEDGE, CREATE = 0x001, 0x004, 0x400
-"""NLM_F_*."""
-ERROR = 2
-"""NLMSG_ERROR: an answer that consists of an errno, negative."""
+REQUEST, ACKNOWLEDGE, INTERRUPTED, DUMP, CREATE = 0x001, 0x004, 0x010, 0x300, 0x400
+"""NLM_F_*: the third says that what is listed has changed meanwhile."""
+ERROR, DONE = 2, 3
+"""NLMSG_*: an answer that consists of an errno, negative; the end of a list."""
 MOST_QUESTIONS = 1_024
 _SLICE = 128
 """Questions in one send: their answers wait in the receive buffer, where each takes up to 1,280 bytes, and the default
@@ -35,6 +35,8 @@ holds 212,992."""
 _ANSWER_SIZE = 512
 """Bytes. A route has some 100; one that is longer counts as not answered."""
 _BUFFER = 1 << 20
+_LIST_BYTES = 1 << 16
+"""Of a list, read at once: the kernel hands over 32 KiB at most."""
 _SEQUENCE = 2
 """Of the sequence among a header's 32-bit words."""
 
@@ -74,6 +76,15 @@ class Attributes(NamedTuple):
         """(answers, where their values begin) of those of one kind and size."""
         wanted = (self.kind == kind) & (self.size == size)
         return self.answer[wanted], self.data[wanted]
+
+
+class Entry(NamedTuple):
+    """A line of a list."""
+
+    kind: int
+    """Its message type."""
+    body: bytes
+    attributes: dict[int, bytes]
 
 
 class Netlink:
@@ -116,6 +127,28 @@ class Netlink:
             self._collect(rows, lengths, start, end)
         return _sorted(np.frombuffer(rows, np.uint8).reshape(count, _ANSWER_SIZE), lengths, first)
 
+    def dump(self, kind: int, body: bytes, most: int) -> list[Entry] | None:
+        """A whole list; None, and then the socket is of no more use, if it is longer than `most` or has changed.
+
+        Raises: OSError.
+        """
+        question = MESSAGE.pack(MESSAGE.size + len(body), kind, REQUEST | DUMP, self._sequence, 0) + body
+        self._sequence += 1
+        self._sock.send(question)
+        entries: list[Entry] = []
+        while len(entries) <= most:
+            piece, at = self._sock.recv(_LIST_BYTES, socket.MSG_DONTWAIT), 0
+            while at + MESSAGE.size <= len(piece):
+                length, answer, flags, _, _ = MESSAGE.unpack_from(piece, at)
+                if answer == DONE:
+                    return entries
+                if answer == ERROR or flags & INTERRUPTED or length < MESSAGE.size:
+                    return None
+                start, end = at + MESSAGE.size + len(body), at + length
+                entries.append(Entry(answer, piece[start - len(body) : start], _attributes(piece, start, end)))
+                at += (length + 3) // 4 * 4
+        return None
+
     def _collect(self, rows: bytearray, lengths: NDArray[np.int64], start: int, end: int) -> None:
         """Receive what waits into rows `start` to `end`."""
         while start < end:
@@ -151,6 +184,18 @@ def attributes(answers: Answers, start: int) -> Iterator[Attributes]:
             answer, at, end, length, kind = answer[sound], at[sound], end[sound], length[sound], kind[sound]
         yield Attributes(answer, kind, at + ATTRIBUTE.size, length - ATTRIBUTE.size)
         at = at + (length + 3) // 4 * 4
+
+
+def _attributes(piece: bytes, at: int, end: int) -> dict[int, bytes]:
+    """Those of one message, by their kinds."""
+    found = {}
+    while at + ATTRIBUTE.size <= end:
+        length, kind = ATTRIBUTE.unpack_from(piece, at)
+        if length < ATTRIBUTE.size:
+            break
+        found[kind] = piece[at + ATTRIBUTE.size : at + length]
+        at += (length + 3) // 4 * 4
+    return found
 
 
 def _sorted(rows: NDArray[np.uint8], lengths: NDArray[np.int64], first: int) -> Answers:

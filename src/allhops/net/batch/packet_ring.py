@@ -1,8 +1,8 @@
 """Packets that the kernel has written into memory which we share with it: a TPACKET_V3 ring, read block by block.
 
-A block is ours once it is full or has waited `RETIRE_MS`; its packets are copied into the rows of a `Ring` a few
-operations a block, not a packet, and the block is given back. The socket shows IP packets without a link header, from
-all interfaces: VLAN tags are off already, and what leaves this machine is not shown. Needs CAP_NET_RAW.
+A block is ours once it is full or has waited `RETIRE_MS`; the packets of all that are ours are copied into a `Ring` by
+a few operations, not one a packet, and the blocks are given back. The socket shows IP packets without a link header,
+from all interfaces: VLAN tags are off already, and what leaves this machine is not shown. Needs CAP_NET_RAW.
 
 Source: packet(7), Linux Documentation/networking/packet_mmap.rst.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allhops.core.lanes import ROW_SIZE
+from allhops.core.lanes import ROW_ALIGNMENT, ROW_SIZE
 from allhops.errors import CapacityError
 from allhops.net.batch.neighbours import ETHERTYPES
 from allhops.net.filters import answers_arriving, attach
@@ -106,12 +106,18 @@ class PacketRing:
         """Read until no block is ours or the ring is full."""
         if not len(self._words):
             return
-        while ring.count < ring.capacity and (len(self._waiting) or self._open_block()):
-            room = ring.capacity - ring.count
-            self._copy(ring, self._waiting[:room])
-            self._waiting = self._waiting[room:]
+        room, packets = ring.capacity - ring.count, [_NOTHING]
+        read: list[int] = []
+        while room and len(read) < BLOCKS and (len(self._waiting) or self._open_block()):
+            packets.append(self._waiting[:room])
+            room -= len(packets[-1])
+            self._waiting = self._waiting[len(packets[-1]) :]
             if not len(self._waiting):
-                self._give_back()
+                read.append(self._block)
+                self._block = (self._block + 1) % BLOCKS
+        self._copy(ring, np.concatenate(packets))  # all at once: most of what it costs is for each operation
+        for block in read:
+            self._give_back(block)
         self.note_drops()
 
     def note_drops(self) -> None:
@@ -130,12 +136,11 @@ class PacketRing:
         self.sock.close()
 
     def _look_at(self, memory: mmap.mmap | None) -> None:
-        """Look at this memory: in the three widths that its fields have."""
+        """Look at this memory: in the two widths that its fields have."""
         seen = memory or b""
         self._map = memory
         self._halves: NDArray[np.uint16] = np.frombuffer(seen, np.uint16)
         self._words: NDArray[np.uint32] = np.frombuffer(seen, np.uint32)
-        self._longs: NDArray[np.uint64] = np.frombuffer(seen, np.uint64)
 
     def _open_block(self) -> bool:
         """Find the packets of the next block; whether it is ours."""
@@ -146,9 +151,8 @@ class PacketRing:
         self._waiting = start + _positions(block, int(block[_COUNT]), int(block[_FIRST]))
         return True
 
-    def _give_back(self) -> None:
-        self._words[self._block * BLOCK_SIZE // 4 + _STATUS] = 0
-        self._block = (self._block + 1) % BLOCKS
+    def _give_back(self, block: int) -> None:
+        self._words[block * BLOCK_SIZE // 4 + _STATUS] = 0
 
     def _copy(self, ring: Ring, packets: NDArray[np.int64]) -> None:
         """Append these to a ring that has room for them."""
@@ -157,14 +161,25 @@ class PacketRing:
         seconds, nanoseconds = self._words[heads + _SECONDS], self._words[heads + _NANOSECONDS]
         np.frombuffer(ring.stamps_ns, np.int64)[start:end] = seconds.astype(np.int64) * _NS_PER_S + nanoseconds
         sizes = np.minimum(self._words[heads + _CAPTURED], ROW_SIZE).astype(np.int64)
-        begins = (packets + self._halves[packets // 2 + _NET]) // 8  # headers and packets are aligned to that
-        rows = np.frombuffer(ring.rows, np.uint64).reshape(-1, ROW_SIZE // 8)[start:end]
-        widths = (sizes + 7) // 8
-        for width in np.unique(widths).tolist():
+        starts = np.empty_like(packets)
+        begins = packets + self._halves[packets // 2 + _NET]
+        widths = -(-sizes // ROW_ALIGNMENT)
+        for width in np.flatnonzero(np.bincount(widths)).tolist():
             alike = np.flatnonzero(widths == width)
-            rows[alike, :width] = self._longs[begins[alike, None] + np.arange(width)]
-        np.frombuffer(ring.lengths, np.uint32)[start:end] = np.minimum(sizes, self._said(rows.view(np.uint8)))
+            size = width * ROW_ALIGNMENT
+            rows = self._windows(size)[begins[alike] // ROW_ALIGNMENT].view(np.uint8).reshape(-1, size)
+            np.ndarray(rows.shape, np.uint8, ring.octets, ring.end)[:] = rows
+            sizes[alike] = np.minimum(sizes[alike], self._said(rows))
+            starts[alike] = ring.end + np.arange(len(alike)) * size
+            ring.end += rows.nbytes
+        np.frombuffer(ring.starts, np.int64)[start:end] = starts
+        np.frombuffer(ring.lengths, np.uint32)[start:end] = sizes
         ring.count = end
+
+    def _windows(self, size: int) -> NDArray[np.void]:
+        """So many bytes of the memory from wherever a packet may begin: one copy a packet, whatever its size."""
+        count = (self._words.nbytes - size) // ROW_ALIGNMENT + 1
+        return np.ndarray((count,), f"V{size}", self._words, 0, (ROW_ALIGNMENT,))
 
     def _said(self, rows: NDArray[np.uint8]) -> NDArray[np.int64]:
         """How long packets say they are: what a link has padded is no part of them."""

@@ -59,6 +59,7 @@ class RawWire:
     """See the module. Sockets that `options` need are opened by `open`; leases for others open theirs on demand."""
 
     backend = "raw"
+    headroom = 0
 
     def __init__(self, options: TraceOptions | None = None) -> None:
         self._options = options or TraceOptions()
@@ -94,7 +95,7 @@ class RawWire:
 
     def receive(self, ring: Ring) -> None:
         """Fill the ring from every socket in turn."""
-        ring.count = 0
+        ring.clear()
         self.drain(ring)
 
     def drain(self, ring: Ring) -> None:

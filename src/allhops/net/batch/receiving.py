@@ -63,8 +63,7 @@ class Receiver:
         """Read until the socket is empty or the ring is full."""
         while ring.count < ring.capacity:
             most = min(ring.capacity - ring.count, self._messages.most)
-            begin = ring.count * ROW_SIZE + self._left_out
-            self._messages.aim(ring.rows, begin, ROW_SIZE, ROW_SIZE - self._left_out, most)
+            self._messages.aim(ring.octets, ring.end + self._left_out, ROW_SIZE, ROW_SIZE - self._left_out, most)
             # MSG_TRUNC as a wish: the length of the packet, not of the part that the row holds.
             taken, _ = self._messages.receive(self.sock.fileno(), most, socket.MSG_TRUNC)
             self._messages.release()
@@ -87,11 +86,12 @@ class Receiver:
         stamps, hop_limits, destinations = self._read_controls(taken)
         sizes = self._messages.lengths[:taken].astype(np.int64)
         if self._left_out:
-            rows = np.frombuffer(ring.rows, np.uint8).reshape(-1, ROW_SIZE)[start:end]
+            rows = np.ndarray((taken, ROW_SIZE), np.uint8, ring.octets, ring.end)
             self._put_header(rows, sizes, hop_limits, destinations)
+        np.frombuffer(ring.starts, np.int64)[start:end] = ring.end + np.arange(taken) * ROW_SIZE
         np.frombuffer(ring.lengths, np.uint32)[start:end] = np.minimum(sizes + self._left_out, ROW_SIZE)
         np.frombuffer(ring.stamps_ns, np.int64)[start:end] = stamps
-        ring.count = end
+        ring.count, ring.end = end, ring.end + taken * ROW_SIZE
 
     def _put_header(
         self,

@@ -1,8 +1,9 @@
 """The ways to many destinations, as the kernel's routing tables have them now.
 
 A connected socket answers the same question for one destination in some 20 us; netlink answers it for thousands at 2
-to 3 us each, and names interface and next hop besides. Where there is no netlink, and for what it leaves open, sockets
-are connected. Nothing is sent to the network.
+to 3 us each, and names interface and next hop besides. Of those that the tables cannot tell apart one is asked about
+(alike.py). Where there is no netlink, and for what it leaves open, sockets are connected. Nothing is sent to the
+network.
 
 Where several next hops share a route, it is the one that the kernel chooses for a packet without ports, as that of a
 raw socket is.
@@ -17,11 +18,12 @@ import socket
 import struct
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from allhops.errors import AllhopsError, SendError, UsageError, explain_errno
+from allhops.net.batch.alike import alike
 from allhops.net.batch.netlink import MESSAGE, MOST_QUESTIONS, Netlink, attribute, attributes
 from allhops.net.batch.wire import Way, Ways
 from allhops.net.source import check_source, socket_address, source_towards
@@ -42,7 +44,8 @@ _DST, _SRC, _OIF, _GATEWAY, _PREFSRC, _VIA = 1, 2, 4, 5, 7, 18
 _ROUTE = struct.Struct("=BBBBBBBBI")
 """struct rtmsg: family, prefix lengths of destination and source, TOS, table, protocol, scope, type, flags."""
 _TYPE_OFFSET = MESSAGE.size + 7
-_USABLE = (1, 2, 4, 5)
+_UNICAST = 1
+_USABLE = (_UNICAST, 2, 4, 5)
 """RTN_UNICAST, _LOCAL, _ANYCAST, _MULTICAST."""
 _BROADCAST = 3
 _FORBIDDEN = {6: errno.EINVAL, 7: errno.EHOSTUNREACH, 8: errno.EACCES, 9: errno.ENETUNREACH}
@@ -56,6 +59,8 @@ _NONE = -1
 _DOMAINS = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LONGEST = 16
 """Bytes of the longest address."""
+WORTH_A_LOOK = 64
+"""Destinations from which on it takes less time to look at the tables than to ask about each."""
 
 
 def ways(destinations: Group, options: TraceOptions) -> Ways:
@@ -69,7 +74,7 @@ def ways(destinations: Group, options: TraceOptions) -> Ways:
     with suppress(OSError), closing(Netlink()) as netlink:
         question = _question(destinations, options, source)
         if question is not None:
-            of, codes = _ask(netlink, destinations.packed, question, kinds)
+            of, codes = _ask_once(netlink, destinations, question, kinds)
     for place in np.flatnonzero(of == _NONE).tolist():
         address, code = destinations.address(place), int(codes[place])
         kind = _error(address, code) if code else _connected(address, options)
@@ -97,15 +102,46 @@ def _scope(destination: Address) -> int:
         return 0
 
 
+def _ask_once(
+    netlink: Netlink, destinations: Group, question: _Question, kinds: dict[Way | AllhopsError, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`of` and `codes` of all destinations, asking about one for many where that is as good. Raises: OSError."""
+    packed = destinations.packed
+    models = alike(destinations.keys) if destinations.version == 4 and len(packed) >= WORTH_A_LOOK else None
+    if models is None:
+        told = _ask(netlink, packed, question, kinds)
+        return told.of, told.codes
+    asked = np.flatnonzero(models == np.arange(len(packed)))
+    told = _ask(netlink, packed[asked], question, kinds)
+    place = np.searchsorted(asked, models)
+    of, codes, is_open = told.of[place], told.codes[place], ~told.is_unicast[place]
+    is_open[asked] = False
+    if is_open.any():
+        others = _ask(netlink, packed[is_open], question, kinds)
+        of[is_open], codes[is_open] = others.of, others.codes
+    return of, codes
+
+
 def _ask(
     netlink: Netlink, packed: NDArray[np.uint8], question: _Question, kinds: dict[Way | AllhopsError, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """As `_read`, of all destinations. Raises: OSError."""
+) -> _Told:
+    """What is said of each of these destinations. Raises: OSError."""
     parts = [
         _read(netlink.ask(_GET_ROUTE, 0, question.bodies(packed[start : start + MOST_QUESTIONS])), question, kinds)
         for start in range(0, len(packed), MOST_QUESTIONS)
     ]
-    return np.concatenate([of for of, _ in parts]), np.concatenate([codes for _, codes in parts])
+    return parts[0] if len(parts) == 1 else _Told(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+class _Told(NamedTuple):
+    """What is said of n destinations; new ways are added to `kinds`."""
+
+    of: NDArray[np.int64]
+    """(n,): place of each one's way in `kinds`, or `_NONE`."""
+    codes: NDArray[np.int64]
+    """(n,): why there is none, an errno or `_IS_BROADCAST`; 0 for what netlink did not say."""
+    is_unicast: NDArray[np.bool_]
+    """(n,): whether there is one, and it leads to somebody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +168,8 @@ class _Question:
         return bodies
 
 
-def _read(
-    answers: Answers, question: _Question, kinds: dict[Way | AllhopsError, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(n,), (n,): place of each one's way in `kinds`, which new ones are added to, or `_NONE`; and why there is none.
-
-    That is an errno or `_IS_BROADCAST`, and 0 for what netlink did not say.
-    """
+def _read(answers: Answers, question: _Question, kinds: dict[Way | AllhopsError, int]) -> _Told:
+    """What the kernel said."""
     count = len(answers.rows)
     size = FAMILIES[question.version].address_size
     interface = np.zeros(count, np.int32)
@@ -175,7 +206,7 @@ def _read(
     places = np.array([kinds.setdefault(way, len(kinds)) for way in ways], np.int64)
     of = np.full(count, _NONE)
     of[usable] = places[each]
-    return of, errors
+    return _Told(of, errors, usable & (kind == _UNICAST))
 
 
 def _bytes(answers: Answers, which: NDArray[np.int64], at: NDArray[np.int64], size: int) -> NDArray[np.uint8]:

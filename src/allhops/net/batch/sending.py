@@ -1,7 +1,6 @@
 """A block handed to the kernel in slices: stamped, and with every refusal beside the probe that it is about.
 
-A slice is one system call. What its probes share is the wall clock before and after it; between the two they left
-one after the other, so their stamps are spread evenly.
+A slice is one system call. What its probes share is the wall clock before and after it: these are the block's marks.
 """
 
 from __future__ import annotations
@@ -26,10 +25,9 @@ if TYPE_CHECKING:
     from allhops.core.lanes import Block
     from allhops.net.batch.wire import Way
 
-LEAST_SLICE, SLICES = 64, 4
-"""Probes in one system call at least, and calls for what is handed over together: the stamps of a slice err by a
-part of its duration (64 probes: by 16 us in the median, 256: by up to 82), and smaller ones cost more: a packet
-socket takes 0.62 us for each of 32 probes and 0.57 for each of 128."""
+LEAST_SLICE, SLICES = 64, 2
+"""Probes in one system call at least, and calls at most for what is handed over together: a call costs 5 us of Python,
+and the stamps of a slice err by a part of its duration (in the median by 2 us for 64 probes, by 5 for 256)."""
 QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 _SAME = {errno.ENXIO: errno.ENODEV}
 """What a packet socket says of an interface that is gone, and what everybody else says."""
@@ -49,65 +47,69 @@ _NAMES = {4: _Name(size=16, address=4, scope=None), 6: _Name(size=28, address=8,
 
 
 class Outgoing:
-    """Headers for the packets of a block, aimed at as many of them as there are headers, once, until these have left.
+    """Messages for the packets of a block, aimed at as many of them as there are messages, once, until these have left.
 
     `write_names` is given whole packets, (n, size), and writes where they go into the first n of `messages.names`.
     """
 
-    def __init__(self, name_size: int) -> None:
+    def __init__(self, name_size: int = 0) -> None:
         self.messages = Messages(MOST_MESSAGES, name_size=name_size)
         self._block: Block | None = None
         self._first = 0
+        self._header = b""
 
     def send(
-        self, descriptor: int, block: Block, most: int, write_names: Callable[[NDArray[np.uint8]], None] | None = None
+        self,
+        descriptor: int,
+        block: Block,
+        most: int,
+        *,
+        header: bytes = b"",
+        write_names: Callable[[NDArray[np.uint8]], None] | None = None,
     ) -> None:
-        """Send at most `most` more packets of a block, as `wire.BatchLease.send` says."""
+        """Send at most `most` more packets of a block, each behind `header`, as `wire.BatchLease.send` says."""
         end = min(len(block), block.handed + most)
-        a_slice = max(LEAST_SLICE, -(-most // SLICES))
+        a_slice = -(-most // max(1, min(SLICES, most // LEAST_SLICE)))
         goes_on = True
         while goes_on and block.handed < end:
-            aimed_to = self._aim(block, write_names)
+            aimed_to = self._aim(block, header, write_names)
             goes_on = self._hand_over(descriptor, block, min(end, aimed_to), a_slice)
 
-    def _aim(self, block: Block, write_names: Callable[[NDArray[np.uint8]], None] | None) -> int:
-        """Have headers for the next packet of the block; behind which one they end."""
+    def _aim(self, block: Block, header: bytes, write_names: Callable[[NDArray[np.uint8]], None] | None) -> int:
+        """Have messages for the next packet of the block; behind which one they end."""
         most = self.messages.most
         first = block.handed // most * most
         last = min(first + most, len(block))
-        if block is not self._block or first != self._first:
+        if block is not self._block or first != self._first or header != self._header:
+            begin = block.headroom - len(header)
+            assert begin >= 0
+            rows = np.frombuffer(block.packets, np.uint8).reshape(-1, block.stride)[first:last]
+            rows[:, begin : block.headroom] = np.frombuffer(header, np.uint8)
             if write_names is not None:
-                write_names(np.frombuffer(block.packets, np.uint8).reshape(-1, block.size)[first:last])
-            self.messages.aim(block.packets, first * block.size, block.size, block.size, last - first)
-            self._block, self._first = block, first
+                write_names(rows[:, block.headroom :])
+            size = len(header) + block.size
+            self.messages.aim(block.packets, first * block.stride + begin, block.stride, size, last - first)
+            self._block, self._first, self._header = block, first, header
         return last
 
     def _hand_over(self, descriptor: int, block: Block, end: int, a_slice: int) -> bool:
         """Send what is aimed at, up to `end`; whether there is a point in going on."""
-        places, clocks = [block.handed], [time.time_ns()]
-        goes_on = True
-        while goes_on and block.handed < end:
-            at = block.handed
+        before_ns = time.time_ns()
+        while (at := block.handed) < end:
             taken, code = self.messages.send(descriptor, at - self._first, min(a_slice, end - at))
+            after_ns = time.time_ns()
             if code in QUEUE_IS_FULL:
-                goes_on = False
-            elif code and code != errno.EINTR:
+                return False
+            if code and code != errno.EINTR:
                 block.errors[at] = code = _SAME.get(code, code)
                 taken = 1
-                goes_on = code not in NETWORK_IS_DOWN
-            block.handed += taken
-            places.append(block.handed)
-            clocks.append(time.time_ns())
-        _stamp(block, places, clocks)
-        return goes_on
-
-
-def _stamp(block: Block, places: list[int], clocks: list[int]) -> None:
-    """Spread the probes between two readings of the clock evenly; `places` are how many had been handed at each."""
-    first, last = places[0], places[-1]
-    since_ns = np.array(clocks) - clocks[0]  # a float has no room for nanoseconds since 1970
-    spread = np.interp(np.arange(first, last), places, since_ns).astype(np.int64)
-    np.frombuffer(block.sent_ns, np.int64)[first:last] = clocks[0] + spread
+            if taken:
+                block.handed = at + taken
+                block.marks += (at, before_ns), (block.handed, after_ns)
+            before_ns = after_ns
+            if code in NETWORK_IS_DOWN:
+                return False
+        return True
 
 
 class RawSender:
@@ -121,7 +123,7 @@ class RawSender:
 
     def send(self, block: Block, most: int, way: Way) -> None:
         """Send packets whose headers say where to."""
-        self._outgoing.send(self._sock.fileno(), block, most, partial(self._write_names, way))
+        self._outgoing.send(self._sock.fileno(), block, most, write_names=partial(self._write_names, way))
 
     def close(self) -> None:
         """Close the socket."""

@@ -72,7 +72,7 @@ class Windows:
         self._counters = counters
         self._tally = tally
         self._random = random
-        self._lane = VectorLane(counters)
+        self._lane = VectorLane(counters, wire.headroom)
         self._ring = Ring(RING_PACKETS)
         self._wall = WallScale()
         self._live: list[_Live] = []
@@ -167,7 +167,7 @@ class Windows:
             live.lease.send(block, granted)
             handed = block.handed - before
             sent += handed
-            through = block.handed == len(block)
+            live.window.probes_left(now)
             is_down = handed > 0 and block.errors[block.handed - 1] in NETWORK_IS_DOWN
             if handed < granted:
                 pacer.give_back(granted - handed)
@@ -175,7 +175,7 @@ class Windows:
                     self.full_queues += 1
                     live.window.queue_was_full(now)
                     ready.remove(live)
-            if handed < granted or through or is_down:
+            if handed < granted or is_down:
                 self._note_sent(live, now)
         return sent
 
@@ -202,6 +202,7 @@ class Windows:
         """
         for live in tuple(self._live):
             now = clock()
+            self._note_sent(live, now)
             live.window.advance(now)
             harvest = None
             if not live.window.open_courses or now >= live.harvest_at:

@@ -63,8 +63,7 @@ class BatchLease(Protocol):
         """Hand at most `most` more packets of a block to the kernel, from `block.handed` on; advances `handed`.
 
         Stops early where the kernel's queue is full or the network is down (the probe that found it so is the last that
-        was handed, with its errno in `errors`). Fills in `sent_ns` (wall clock; within a chunk interpolated) and
-        `errors`. Never raises.
+        was handed, with its errno in `errors`). Fills in `sent_ns` or `marks`, and `errors`. Never raises.
         """
         ...
 
@@ -79,6 +78,11 @@ class Wire(Protocol):
     @property
     def backend(self) -> str:
         """Its name, as `Trace.backend` has it: "raw", "ring", "errqueue" or "simulated"."""
+        ...
+
+    @property
+    def headroom(self) -> int:
+        """Bytes that it needs before each packet of a block."""
         ...
 
     def open(self, counters: Counters) -> None:

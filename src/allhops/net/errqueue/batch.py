@@ -35,6 +35,7 @@ class ErrorQueueWire:
     """See the module."""
 
     backend = "errqueue"
+    headroom = 0
 
     def __init__(self) -> None:
         self._transport = ErrorQueueTransport()

@@ -84,7 +84,7 @@ class ErrorQueueTransport:
 
     def receive(self, ring: Ring) -> None:
         """Fill the ring from every socket that has something."""
-        ring.count = 0
+        ring.clear()
         if self._station is None:
             return
         arrivals = self._station.arrivals

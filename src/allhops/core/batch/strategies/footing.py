@@ -86,7 +86,7 @@ def footing(first_ttl: int, survey: Survey, stops: StopSet, destinations: Words)
     reached = routers & (ttls > gap[:, None])
     stand = np.where(reached.any(axis=1), ttls[reached.argmax(axis=1)], NONE).astype(np.int16)
     place, row = np.nonzero(routers)
-    met = Met(words_of(survey.packed[place, row], stops.size), ttls[row].astype(np.uint8))
+    met = Met(words_of(survey.packed(place, row), stops.size), ttls[row].astype(np.uint8))
     entry = stops.find(met)
     # Two flows to one destination are both measured, so one is no reason for the other to stop.
     theirs = (stops.donor[entry] != destinations[place]).any(axis=1)

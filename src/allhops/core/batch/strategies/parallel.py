@@ -37,16 +37,22 @@ class Parallel:
 
     def proceed(self, plan: Plan, survey: Survey) -> Asked:
         """All that is unasked up to where the path may end; done when that is nothing."""
-        ttls = np.arange(plan.options.first_ttl, plan.options.max_ttl + 1)
-        wanted = self._wanted(plan, survey, ttls, _limits(plan, survey))
+        ttls = np.arange(plan.options.first_ttl, plan.options.max_ttl + 1, dtype=np.int16)
+        is_left = survey.tries < plan.options.attempts
+        limits = _limits(plan, survey)
+        rows = is_left & (ttls <= limits[:, None])
+        done: NDArray[np.bool_] = np.logical_not(rows.any(axis=1))
         # A destination that answers is somewhere: no gap before it ends the search.
-        idle = ~wanted.any(axis=(1, 2)) & (survey.end_ttl > 0)
-        if idle.any():
-            wanted[idle] = self._wanted(plan, survey, ttls, survey.end_ttl)[idle]
-        index, row, attempt = np.nonzero(wanted)
-        slots = (survey.courses[index] * plan.ttls + row) * plan.slots_per_row + attempt
-        done: NDArray[np.bool_] = np.logical_not(wanted.any(axis=(1, 2)))
-        return Asked(slots, done)
+        idle = np.flatnonzero(done & (limits < survey.end_ttl))
+        if len(idle):
+            rows[idle] = is_left[idle] & (ttls <= survey.end_ttl[idle, None])
+            done[idle] = ~rows[idle].any(axis=1)
+        chosen = np.flatnonzero(rows)  # several times as fast as nonzero of two axes
+        place = chosen // plan.ttls
+        first = ((survey.courses[place] - place) * plan.ttls + chosen) * plan.slots_per_row
+        tries = survey.tries.ravel()[chosen, None]
+        index, attempt = np.divmod(np.flatnonzero(np.arange(plan.options.attempts) >= tries), plan.options.attempts)
+        return Asked(first[index] + attempt, done)
 
     def awaited(self, plan: Plan) -> NDArray[np.bool_]:
         """Nobody."""
@@ -55,14 +61,6 @@ class Parallel:
     def inherited(self, plan: Plan, survey: Survey) -> Inheritance | None:
         """Nothing: every row was asked."""
         return None
-
-    def _wanted(
-        self, plan: Plan, survey: Survey, ttls: NDArray[np.int64], limits: NDArray[np.int16]
-    ) -> NDArray[np.bool_]:
-        """(n, T, attempts): what is unasked up to these TTLs."""
-        attempts = np.arange(plan.options.attempts)
-        wanted: NDArray[np.bool_] = (ttls <= limits[:, None])[:, :, None] & (attempts >= survey.tries[:, :, None])
-        return wanted
 
 
 def _limits(plan: Plan, survey: Survey) -> NDArray[np.int16]:

@@ -244,7 +244,7 @@ class _Window:
             self._links.learn(entry[known], rows, entries[place[known], nearer[known]])
 
     def _met(self, survey: Survey, place: NDArray[np.int64], row: NDArray[np.int64]) -> Met:
-        return Met(words_of(survey.packed[place, row], self._stops.size), self._ttls[row].astype(np.uint8))
+        return Met(words_of(survey.packed(place, row), self._stops.size), self._ttls[row].astype(np.uint8))
 
     def _inheritance(self, courses: NDArray[np.int64], told: NDArray[np.int32]) -> Inheritance | None:
         place, row = np.nonzero(told != NOBODY)
