@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allhops.core.ledger import ANSWER, ANSWER_SIZE
 from allhops.model import Protocol
 from allhops.output import fragments
 from allhops.output.fragments import AddressTexts, Remembered, cut
@@ -36,6 +37,13 @@ def test_lines_are_those_of_the_traces(
     harvest = random_harvest(
         seed, version=version, protocol=protocol, attempts=attempts, first_ttl=first_ttl, max_ttl=6
     )
+    assert written(harvest).decode() == "".join(map(line, harvest.traces()))
+
+
+@given(SEEDS)
+def test_hops_of_which_none_was_asked(seed: int) -> None:
+    harvest = random_harvest(seed, max_ttl=6)
+    harvest.ledger.state[:] = bytes(harvest.plan.slots)
     assert written(harvest).decode() == "".join(map(line, harvest.traces()))
 
 
@@ -97,6 +105,11 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = AddressTexts()
     assert [addresses[bytes([10, 0, 0, at])] for at in range(5)] == [f'"10.0.0.{at}"' for at in range(5)]
     assert len(addresses) == 1
+
+
+def test_the_last_byte_of_an_answer_is_nobodys() -> None:
+    """What closes a hop is noted there."""
+    assert all(offset < ANSWER_SIZE - 1 for _, offset in ANSWER.values())
 
 
 def test_a_field_that_nobody_cut_is_noticed() -> None:

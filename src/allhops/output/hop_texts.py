@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allhops.core.evidence import NAT
+from allhops.core.ledger import ANSWER, ANSWER_SIZE
 from allhops.core.paths import hop_from, probe_from
 from allhops.model import Hop
 from allhops.output.fragments import ADDRESSES, Remembered, cut
@@ -52,25 +53,12 @@ _EXTENSIONS_NAME = f"{compact(_EXTENSIONS.name)}:"
 _NO_EXTENSIONS = f"{_EXTENSIONS_NAME}{compact([])}"
 _INHERITED_ADDRESS, _INHERITED_DONOR = cut(INHERITED, ("address",), ("destination",))
 
-_REPLY_COLUMNS = (
-    ("state", "u1"),
-    ("kind", "u1"),
-    ("icmp_type", "u1"),
-    ("icmp_code", "u1"),
-    ("reply_ttl", "u1"),
-    ("quoted_ttl", "u1"),
-    ("quoted_tos", "u1"),
-    ("mtu", "u2"),
-    ("port_state", "u1"),
-    ("matched", "u2"),
-    ("flags", "u1"),
-    ("hearsay", "u1"),
-    ("duplicates", "u2"),
-)
-"""Columns of the ledger that the text behind a probe's times depends on."""
-_BEHIND_KEY = np.dtype([*_REPLY_COLUMNS, ("closing", "u1")])
-_FURTHER, _LAST, _LAST_BEHIND_NAT = range(3)
-"""`closing`: a probe is not the last of its hop, or it is; then, whether a NAT stands before the hop."""
+_SAID = ANSWER["matched"][1]
+"""Where in an answer of the ledger those fields begin that the text behind a probe's times depends on: to its end."""
+_SAID_SIZE = ANSWER_SIZE - _SAID
+_FLAGS = ANSWER["flags"][1] - _SAID
+_LAST, _BEHIND_NAT = 8, 16
+"""Beside a probe's state: that it is the last of its hop; that a NAT stands before the hop."""
 
 _MOST_MS = 4_096
 """Whole milliseconds whose text is at hand: 0.3 MB. An RTT that has more is written out."""
@@ -89,6 +77,8 @@ def probe_pieces(harvest: Harvest, rows: Rows, hops: Hops, destinations: Sequenc
 
     `destinations`: n, the text of each one's address.
     """
+    if not len(rows.slot):
+        return []
     slot, is_reply = rows.slot, harvest.is_reply(rows.slot)
     pieces = [""] * (PIECES * len(slot))
     pieces[0::PIECES] = _before(harvest, slot, hops)
@@ -162,30 +152,30 @@ def _times(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool_
 def _behind(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool_], hops: Hops) -> list[str]:
     """Each probe from behind its times."""
     plan, ledger = harvest.plan, harvest.ledger
-    columns = np.zeros(len(slot), _BEHIND_KEY)
-    for name, _ in _REPLY_COLUMNS:
-        columns[name] = harvest.column(name, slot)
-    columns["closing"][hops.end - 1] = _LAST  # a hop without probes ends where the one before does
-    if (is_nat := is_reply & (columns["flags"] & NAT > 0)).any():
+    keys = np.ndarray((plan.slots,), f"V{_SAID_SIZE}", ledger.answers, _SAID, (ANSWER_SIZE,))[slot]
+    said = keys.view(np.uint8).reshape(-1, _SAID_SIZE)
+    closing = said[:, -1]  # a byte that is nobody's
+    closing[:] = harvest.column("state", slot)
+    closing[hops.end - 1] |= _LAST  # a hop without probes ends where the one before does
+    if (is_nat := is_reply & (said[:, _FLAGS] & NAT > 0)).any():
         has_probes = hops.begin < hops.end
         is_behind = np.logical_or.reduceat(is_nat, hops.begin[has_probes])
-        columns["closing"][hops.end[has_probes][is_behind] - 1] = _LAST_BEHIND_NAT
-    keys = columns.view(f"V{_BEHIND_KEY.itemsize}").tolist()
+        closing[hops.end[has_probes][is_behind] - 1] |= _BEHIND_NAT
 
     def make(at: int) -> str:
         text = f",{_REPLY.text(_without_extensions(probe_from(plan, ledger, int(slot[at]))))}}}"
-        if columns["closing"][at] == _FURTHER:
+        if not closing[at] & _LAST:
             return text
         hop = int(np.searchsorted(hops.end, at, side="right"))
         slots = slot[hops.begin[hop] : hops.end[hop]].tolist()
         return f"{text}{_closing(hop_from(plan, ledger, int(hops.ttl[hop]), slots))}{_NULL}}}"
 
-    texts = _BEHIND.texts(keys, make)
+    texts = _BEHIND.texts(keys.tolist(), make)
     if ledger.extensions:
         for at, one in enumerate(slot.tolist()):
             if one in ledger.extensions and is_reply[at]:
-                said = compact(_EXTENSIONS.read(probe_from(plan, ledger, one)))
-                texts[at] = texts[at].replace(_NO_EXTENSIONS, f"{_EXTENSIONS_NAME}{said}", 1)
+                text = compact(_EXTENSIONS.read(probe_from(plan, ledger, one)))
+                texts[at] = texts[at].replace(_NO_EXTENSIONS, f"{_EXTENSIONS_NAME}{text}", 1)
     return texts
 
 

@@ -19,7 +19,7 @@ from allhops.output.fragments import Remembered, address_texts, cut
 from allhops.output.hop_texts import PIECES, probe_pieces, unasked_texts
 from allhops.output.json import compact, line
 from allhops.output.records import SCHEMA, TRACE
-from allhops.output.rounding import milliseconds_texts, stamps_texts
+from allhops.output.rounding import milliseconds_texts
 from allhops.wire.classify import DESTINATION
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _heads(harvest: Harvest, rows: Rows, addresses: list[str]) -> list[str]:
         for name, address, at, took, outcome in zip(
             _names([harvest.names[course] for course in harvest.courses.tolist()]),
             addresses,
-            stamps_texts(harvest.started_ns),
+            (harvest.started_ns // 1_000).astype("datetime64[us]").astype(str).tolist(),
             milliseconds_texts(harvest.duration_ns),
             _OUTCOMES[common].texts(says.view(np.uint64).ravel().tolist(), make),
             strict=True,

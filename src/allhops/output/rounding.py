@@ -17,7 +17,6 @@ microsecond, and its text has all digits of the rounded value and no others."""
 
 THOUSANDTHS = np.array([f"{part / 1_000}".removeprefix("0") for part in range(1_000)], object)
 """What follows the whole milliseconds: ".0", ".001" to ".999"."""
-_THREE_DIGITS = np.array([f"{part:03d}" for part in range(1_000)], object)
 
 
 class Rounded(NamedTuple):
@@ -38,21 +37,6 @@ def rounded(duration_ns: NDArray[np.int64]) -> Rounded:
     whole = micro // 1_000
     is_doubtful = (micro * 1_000 == raised) | (duration_ns > CERTAIN_NS) | (duration_ns < 0)
     return Rounded(whole, micro - whole * 1_000, is_doubtful)
-
-
-def stamps_texts(wall_ns: NDArray[np.int64]) -> list[str]:
-    """Wall clock in UTC to the microsecond, a quarter faster than numpy writes it.
-
-    >>> stamps_texts(np.array([0, 1_700_000_000_012_345_999]))
-    ['1970-01-01T00:00:00.000000', '2023-11-14T22:13:20.012345']
-    """
-    milli = wall_ns // 1_000_000
-    second = milli // 1_000
-    seconds = second.tolist()
-    text_of = {one: f"{np.datetime64(one, 's')}." for one in {*seconds}}
-    thousandths, millionths = milli - second * 1_000, wall_ns // 1_000 - milli * 1_000
-    behind = zip(_THREE_DIGITS[thousandths].tolist(), _THREE_DIGITS[millionths].tolist(), strict=True)
-    return [f"{text_of[second]}{three}{six}" for second, (three, six) in zip(seconds, behind, strict=True)]
 
 
 def milliseconds_texts(duration_ns: NDArray[np.int64]) -> list[str]:
