@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -562,6 +563,25 @@ def test_what_is_on_the_disk_is_not_kept_in_memory_as_well(
     monkeypatch.setattr(os, "posix_fadvise", advise)
     assert main(["batch", str(listed), "-o", str(out)]) == 0
     assert [what for what, path in told if path == str(out)][-2:] == ["synced", "forgotten"]
+
+
+def test_a_write_that_is_under_way_is_waited_for(listed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread does it: whoever stopped waiting would write the next lines into the middle of these."""
+    ends: list[str] = []
+
+    async def catch_up(stream: outputs.JsonLinesStream) -> None:
+        try:
+            for _ in range(50):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            ends.append("cut short")
+            raise
+        ends.append("done")
+
+    monkeypatch.setattr(run, "TICK_S", 0.0)
+    monkeypatch.setattr(outputs.JsonLinesStream, "catch_up", catch_up)
+    assert main(["batch", str(listed)]) == 0
+    assert set(ends) == {"done"}
 
 
 # The real engine, and tables

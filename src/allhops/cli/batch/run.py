@@ -155,13 +155,13 @@ class BatchRun:
         Raises: FileError, OutputError; what the engine raises.
         """
         self._signals.listen()
-        ticker = asyncio.ensure_future(self._tick())
+        over = asyncio.Event()
+        ticker = asyncio.ensure_future(self._tick(over))
         try:
             await self._take_all()
         finally:
-            ticker.cancel()
-            with suppress(asyncio.CancelledError):
-                await ticker
+            over.set()
+            await ticker  # cancelled it would leave a thread in the middle of a write
             self._console.clear()
             await self._close()
             self._report()
@@ -209,10 +209,11 @@ class BatchRun:
             except (FileError, OutputError) as failure:
                 self._fail(failure)
 
-    async def _tick(self) -> None:
+    async def _tick(self, over: asyncio.Event) -> None:
         """What is due a few times a second."""
-        while True:
-            await asyncio.sleep(TICK_S)
+        while not over.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), TICK_S)
             self._console.progress(self._progress)
             try:
                 await self._output.catch_up()
