@@ -94,18 +94,19 @@ class Outgoing:
 
     def _hand_over(self, descriptor: int, block: Block, end: int, a_slice: int) -> bool:
         """Send what is aimed at, up to `end`; whether there is a point in going on."""
-        before_ns = time.time_ns()
-        while (at := block.handed) < end:
+        at, before_ns = block.handed, time.time_ns()
+        while at < end:
             taken, code = self.messages.send(descriptor, at - self._first, min(a_slice, end - at))
             after_ns = time.time_ns()
-            if code in QUEUE_IS_FULL:
-                return False
-            if code and code != errno.EINTR:
+            if code:
+                if code in QUEUE_IS_FULL:
+                    return False
+                if code == errno.EINTR:
+                    continue
                 block.errors[at] = code = _SAME.get(code, code)
                 taken = 1
-            if taken:
-                block.handed = at + taken
-                block.marks += (at, before_ns), (block.handed, after_ns)
+            block.marks += (at, before_ns), (at + taken, after_ns)
+            block.handed = at = at + taken
             before_ns = after_ns
             if code in NETWORK_IS_DOWN:
                 return False
