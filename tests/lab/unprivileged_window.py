@@ -104,7 +104,8 @@ class Window:
             before = block.handed
             self.lease.send(block, 100)
             assert before < block.handed <= before + 100
-        for slot, sent_ns, error in zip(slots, departures(block, 0, len(block)).tolist(), block.errors, strict=True):
+        left_ns = departures(block, 0, len(block)).tolist()
+        for slot, sent_ns, error in zip(slots, left_ns, block.errors, strict=True):
             assert sent_ns > 0
             self.ledger.sent_ns[slot], self.ledger.error[slot] = sent_ns, error
             if error:

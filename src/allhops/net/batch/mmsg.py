@@ -129,7 +129,8 @@ class Messages:
         (0, errno) when it refused the first of them. Why it refused a later one, a call that begins with that one says.
         """
         assert first + count <= self.most
-        return _outcome(_libc.sendmmsg(descriptor, self._address + first * _MESSAGE_SIZE, count, _DONT_WAIT))
+        sent = _libc.sendmmsg(descriptor, self._address + first * _MESSAGE_SIZE, count, _DONT_WAIT)
+        return (sent, 0) if sent >= 0 else (0, ctypes.get_errno())
 
     def receive(self, descriptor: int, count: int, flags: int = 0) -> tuple[int, int]:
         """Receive up to `count` messages that wait already: (how many, 0), or (0, errno).
@@ -139,7 +140,8 @@ class Messages:
         assert count <= self.most
         self._name_lengths[:count] = self._name_size
         self.control_lengths[:count] = self._control_size
-        return _outcome(_libc.recvmmsg(descriptor, self._address, count, _DONT_WAIT | flags, None))
+        received = _libc.recvmmsg(descriptor, self._address, count, _DONT_WAIT | flags, None)
+        return (received, 0) if received >= 0 else (0, ctypes.get_errno())
 
     def control_messages(self, count: int) -> Iterator[Controls]:
         """Those of the first `count` messages: the first of each, then the second of each, and so on."""
@@ -161,10 +163,6 @@ class Messages:
             level, kind = halves[message, (at + _WORD) // 4], halves[message, (at + _WORD) // 4 + 1]
             yield Controls(message, level, kind, at + _CONTROL_HEADER, length - _CONTROL_HEADER)
             at = at + (length + _WORD - 1) // _WORD * _WORD
-
-
-def _outcome(result: int) -> tuple[int, int]:
-    return (result, 0) if result >= 0 else (0, ctypes.get_errno())
 
 
 def _address(array: NDArray[np.void] | NDArray[np.uint8]) -> int:

@@ -160,7 +160,8 @@ class Windows:
             if block is None:
                 ready.remove(live)
                 continue
-            granted = pacer.grant(now, len(block) - block.handed, most - sent)
+            wanted = len(block) - block.handed
+            granted = pacer.grant(now, wanted, most - sent)
             if not granted:
                 return sent
             before = block.handed
@@ -177,6 +178,8 @@ class Windows:
                     ready.remove(live)
             if handed < granted or is_down:
                 self._note_sent(live, now)
+            elif granted < wanted:
+                return sent
         return sent
 
     def receive(self, now: float) -> None:
