@@ -51,21 +51,25 @@ class Looks:
 
     def wanted(self, ground: Footing, courses: NDArray[np.int64], step: Steps) -> NDArray[np.int16]:
         """For each step the TTL of a row to look at, `NONE` for none; `courses` are those of the survey."""
-        stops, first = self._stops, ground.first_ttl
-        before = np.where(step.above == NOBODY, 0, stops.ttl[step.above].astype(np.int64) - first - 1)
-        silent = np.flatnonzero(before > step.row)
-        silent = silent[~ground.asked[step.place[silent], before[silent]]]
-        silent = silent[self._are_worth_it(SILENT, step.above[silent], stops.silences)]
-        is_beside = ~step.asked & (step.entry != NOBODY)
-        is_beside[silent] = False
-        beside = np.flatnonzero(is_beside)
-        kind = np.where(stops.is_branch[step.entry[beside]], BRANCH, SHARED)
-        beside = beside[self._are_worth_it(kind, step.entry[beside], stops.flows)]
-        self._send(courses[step.place[silent]], step.above[silent])
-        self._send(courses[step.place[beside]], step.entry[beside])
+        stops, odds = self._stops, self._odds
+        row = np.where(step.above == NOBODY, 0, stops.ttl[step.above].astype(np.int64) - ground.first_ttl - 1)
+        is_silent = row > step.row
+        some = np.flatnonzero(is_silent)
+        if len(some):
+            above = step.above[some]
+            is_worth = odds.are_worth_a_look(SILENT, stops.silences[above] + stops.looks[above])
+            is_silent[some] = is_worth & ~ground.asked[step.place[some], row[some]]
+        which = np.flatnonzero(is_silent | (~step.asked & (step.entry != NOBODY)))
+        is_silent, entry = is_silent[which], step.entry[which]
+        kind = np.where(is_silent, SILENT, np.where(stops.is_branch[entry], BRANCH, SHARED))
+        beside = np.where(is_silent, step.above[which], entry)
+        flows = np.where(is_silent, stops.silences[beside], stops.flows[beside]) + stops.looks[beside]
+        worth = np.flatnonzero(odds.are_worth_a_look(kind, flows))
         ttl = np.full(len(step.row), NONE, np.int16)
-        ttl[silent] = before[silent] + first
-        ttl[beside] = step.row[beside] + first
+        if len(worth):
+            worth = worth[odds.are_worth_a_look(kind[worth], flows[worth] + ranks(beside[worth]))]
+            self._send(courses[step.place[which[worth]]], beside[worth])
+            ttl[which[worth]] = np.where(is_silent[worth], row[which[worth]], step.row[which[worth]]) + ground.first_ttl
         return ttl
 
     def made(self, ground: Footing, steps: Steps, met: Steps) -> Looked:
@@ -109,16 +113,6 @@ class Looks:
         self.end(courses)
         np.add.at(self._stops.looks, entry, 1)
         self._at[courses] = entry
-
-    def _are_worth_it(
-        self, kind: NDArray[np.int64] | int, entry: NDArray[np.int32], known: NDArray[np.uint8]
-    ) -> NDArray[np.bool_]:
-        """Whether to look at these; `known` is how many flows have come by an entry."""
-        kinds, flows = np.broadcast_to(kind, entry.shape), known[entry].astype(np.int64) + self._stops.looks[entry]
-        worth = self._odds.are_worth_a_look(kinds, flows)
-        some = np.flatnonzero(worth)
-        worth[some] = self._odds.are_worth_a_look(kinds[some], flows[some] + ranks(entry[some]))
-        return worth
 
 
 def ranks(entry: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -78,7 +78,7 @@ class Odds:
         worth: NDArray[np.bool_] = self._worth[gap_limit][case]
         return worth
 
-    def are_worth_a_look(self, kind: NDArray[np.int64], flows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def are_worth_a_look(self, kind: NDArray[np.int64] | int, flows: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Whether to look for another router where so many flows have come by."""
         if self._worth_a_look is None:
             self._worth_a_look = self._share_of_looks() >= WORTH_LOOK
