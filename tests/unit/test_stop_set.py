@@ -102,3 +102,13 @@ def test_counts_stay_within_their_bytes() -> None:
     stops.count(np.repeat(entries, 300), np.arange(300), np.arange(300))
     assert stops.flows[entries].tolist() == [255]
     assert stops.reach[entries].tolist() == [255]
+
+
+def test_silence_before_a_router_and_answers_behind_it_are_counted() -> None:
+    stops = StopSet(4)
+    entries = enter(stops, {1: 11, 2: 12, 5: 15}, donor=100)
+    for _ in range(2):
+        stops.count(entries, np.array([4, 3, 0]), np.array([0, 0, 2]))
+    stops.count_leaps(entries[[1, 1, 0]], np.array([3, 1, 1]))
+    assert stops.silences[entries].tolist() == [0, 0, 2]
+    assert stops.leap[entries].tolist() == [1, 3, 0]

@@ -13,7 +13,7 @@
 A row below the last answer that stays silent is asked as often as the caller wishes; one beyond it once.
 
 Nothing is kept of a course but its neighbours: all else is read from the survey each time. What is kept over all
-windows is bounded: for each family 28 MB of stop set and 9 MB of distances. To that come some 50 bytes a course of the
+windows is bounded: for each family 28 MB of stop set and 9 MB of distances. To that come some 55 bytes a course of the
 windows that are under way. This file knows no packet and no clock.
 """
 
@@ -55,7 +55,7 @@ of them have in common."""
 BEYOND_EXPECTED = 1
 """Rows past the neighbour's last router at which to start. A start too far away tests rows for silence that have to be
 tested anyway, and finds a destination that answers at once."""
-SCOUTS = 64
+SCOUTS = 256
 _SCATTER = np.uint64(0x9E3779B97F4A7C15)
 
 

@@ -46,7 +46,7 @@ KINDS = 3
 
 WORTH_BEYOND = 0.005
 """Addresses that a probe beyond the last answer must be expected to bring."""
-WORTH_LOOK = 0.01
+WORTH_LOOK = 0.005
 """The same for one that looks for another router."""
 PRIOR = 0.1
 """What a probe brings while nothing is known at all."""
