@@ -47,8 +47,8 @@ def test_a_sorted_list_costs_little_and_finds_nearly_all(seed: int) -> None:
     assert false_donations(internet, tally) == 0
     assert len(tally.routers) >= 0.99 * len(routers_of(internet, destinations))
     peer = doubletree(internet, destinations)
-    assert tally.probes <= 0.65 * peer.probes  # 0.45 with 30,000 destinations: what is learned pays later
-    assert tally.addresses >= 0.985 * peer.addresses
+    assert tally.probes <= 0.6 * peer.probes  # 0.48 with 30,000 destinations: what is learned pays later
+    assert tally.addresses >= 0.999 * peer.addresses
 
 
 def test_it_comes_by_its_name() -> None:
@@ -106,6 +106,16 @@ def test_later_windows_start_from_what_earlier_ones_know() -> None:
     first = run(strategy, internet, destinations[:2_000], OPTIONS)
     second = run(strategy, internet, destinations[2_000:], OPTIONS)
     assert second.probes < 0.9 * first.probes
+
+
+def test_branches_that_are_silent_hide_no_others() -> None:
+    """Where all that came by met a silent one of parallel routers, somebody looks once more."""
+    internet = SyntheticInternet(2, destinations=4_000, balanced=0.3, silent_routers=0.3)
+    destinations = internet.destinations()
+    tally = run(Frugal(), internet, destinations, OPTIONS)
+    assert tally.wrong == 0
+    assert false_donations(internet, tally) == 0
+    assert tally.addresses >= doubletree(internet, destinations).addresses
 
 
 def test_lost_probes_cost_coverage_and_never_truth() -> None:

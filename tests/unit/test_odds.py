@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from allhops.core.batch.strategies.odds import INNER_ROUTER, NEW_ROUTER, Odds, beyond_case
+from allhops.core.batch.strategies.odds import (
+    BRANCH,
+    INNER_ROUTER,
+    KINDS,
+    NEW_ROUTER,
+    SHARED,
+    Odds,
+    beyond_case,
+)
 
 
 def case(
@@ -23,7 +31,7 @@ def none(count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 def test_what_was_never_tried_is_tried() -> None:
     odds = Odds()
     assert all(odds.is_worth_asking(case(NEW_ROUTER, silent), 5).all() for silent in range(1, 6))
-    assert odds.is_worth_checking(none(1), np.zeros(1, np.uint8)).all()
+    assert odds.are_worth_a_look(np.arange(KINDS), np.ones(KINDS, np.int64)).all()
 
 
 def test_what_never_pays_is_given_up_and_what_pays_is_not() -> None:
@@ -47,11 +55,19 @@ def test_a_silent_row_is_asked_for_the_sake_of_the_one_behind_it_within_the_gap_
 
 def test_branches_are_looked_for_while_they_are_found() -> None:
     odds = Odds()
-    flows = np.repeat(np.array([1, 5, 200], np.uint8), 1_000)
-    odds.learn_checks(none(3_000), flows, (flows == 1) & (np.arange(3_000) % 10 == 0))
-    worth = odds.is_worth_checking(none(3), np.array([1, 5, 255], np.uint8))
+    flows = np.repeat(np.array([1, 5, 200]), 1_000)
+    odds.learn_looks(np.full(3_000, SHARED), flows, (flows == 1) & (np.arange(3_000) % 10 == 0))
+    worth = odds.are_worth_a_look(np.full(3, SHARED), np.array([1, 5, 255]))
     assert worth.tolist() == [True, False, False]
-    assert odds.is_worth_checking(~none(1), np.array([5], np.uint8)).all()
+    odds.learn_looks(np.full(1_000, BRANCH), np.full(1_000, 5), np.arange(1_000) % 10 == 0)
+    assert odds.are_worth_a_look(np.array([BRANCH]), np.array([5])).all()
+
+
+def test_flows_that_met_the_same_make_another_one_unlikely() -> None:
+    """Nothing is known of any case yet."""
+    worth = Odds().are_worth_a_look(np.full(15, SHARED), np.arange(1, 16)).tolist()
+    assert worth == sorted(worth, reverse=True)
+    assert not worth[-1]
 
 
 def test_old_experience_fades() -> None:

@@ -85,7 +85,7 @@ def test_two_routers_with_one_digest_are_not_confused(monkeypatch: pytest.Monkey
 
 
 def test_what_is_full_begins_anew() -> None:
-    stops = StopSet(4, capacity_bytes=100)
+    stops = StopSet(4, capacity_bytes=112)
     assert stops.capacity == 4
     enter(stops, {1: 11, 2: 12, 3: 13}, donor=100)
     assert enter(stops, {1: 21, 2: 22}, donor=101).tolist() == [NOBODY, NOBODY]
@@ -99,6 +99,16 @@ def test_what_is_full_begins_anew() -> None:
 def test_counts_stay_within_their_bytes() -> None:
     stops = StopSet(4)
     entries = enter(stops, {1: 11}, donor=100)
-    stops.count(np.repeat(entries, 300), np.arange(300))
+    stops.count(np.repeat(entries, 300), np.arange(300), np.arange(300))
     assert stops.flows[entries].tolist() == [255]
     assert stops.reach[entries].tolist() == [255]
+
+
+def test_silence_before_a_router_and_answers_behind_it_are_counted() -> None:
+    stops = StopSet(4)
+    entries = enter(stops, {1: 11, 2: 12, 5: 15}, donor=100)
+    for _ in range(2):
+        stops.count(entries, np.array([4, 3, 0]), np.array([0, 0, 2]))
+    stops.count_leaps(entries[[1, 1, 0]], np.array([3, 1, 1]))
+    assert stops.silences[entries].tolist() == [0, 0, 2]
+    assert stops.leap[entries].tolist() == [1, 3, 0]

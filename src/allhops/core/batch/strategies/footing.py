@@ -33,10 +33,12 @@ class Steps(NamedTuple):
     """Whom others have met there; `NOBODY` where they say nothing of this row."""
     asked: NDArray[np.bool_]
     """Whether this course has asked the row itself."""
+    above: NDArray[np.int32]
+    """Whose parent that is; `NOBODY` where others say nothing."""
 
     def part(self, which: NDArray[np.bool_]) -> Steps:
         """Some of them."""
-        return Steps(self.place[which], self.row[which], self.entry[which], self.asked[which])
+        return Steps(self.place[which], self.row[which], self.entry[which], self.asked[which], self.above[which])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +101,24 @@ def descend(ground: Footing, stops: StopSet, leaves: Callable[[Steps], NDArray[n
     """From where each course stands down to the first row; after each step, those that `leaves` says go no farther.
 
     A router that others have met leads to its parent: to whom this course has heard in the parent's row, or else to
-    the parent itself. One that nobody else has met leads to the next row, and ends there if that was not asked.
+    the parent itself. One that nobody else has met leads to the next row, and ends there if that was not asked; so does
+    one right before which this course has met a router where the others met silence.
     """
     place = np.flatnonzero((ground.gap >= ground.first_ttl) & (ground.stand != NONE))
     row = (ground.stand[place] - ground.first_ttl).astype(np.int64)
     entry = ground.others[place, row]
     steps = []
     while len(place):
-        known = entry != NOBODY
+        above, known = entry, entry != NOBODY
         entry = np.where(known, stops.parent[entry], NOBODY)
         next_row = np.where(entry == NOBODY, -1, stops.ttl[entry].astype(np.int64) - ground.first_ttl)
+        known &= (entry == NOBODY) | (next_row == row - 1) | ~ground.routers[place, row - 1]
+        entry[~known] = NOBODY
         if not known.all():
             next_row[~known] = ground.next_open(place[~known], row[~known])
         there = next_row >= 0
-        place, row, entry = place[there], next_row[there], entry[there]
-        step = Steps(place, row, entry, ground.asked[place, row])
+        place, row, entry, above = place[there], next_row[there], entry[there], above[there]
+        step = Steps(place, row, entry, ground.asked[place, row], above)
         own = ground.routers[place, row]
         stays = own | (entry != NOBODY)
         if leaves is not None:
@@ -129,10 +134,6 @@ def joined(steps: Sequence[Steps]) -> Steps:
     """All of these, one after the other."""
     if not steps:
         nothing = np.empty(0, np.int64)
-        return Steps(nothing, nothing, nothing.astype(np.int32), nothing.astype(np.bool_))
-    return Steps(
-        np.concatenate([step.place for step in steps]),
-        np.concatenate([step.row for step in steps]),
-        np.concatenate([step.entry for step in steps]),
-        np.concatenate([step.asked for step in steps]),
-    )
+        nobody = nothing.astype(np.int32)
+        return Steps(nothing, nothing, nobody, nothing.astype(np.bool_), nobody)
+    return Steps(*map(np.concatenate, zip(*steps, strict=True)))

@@ -7,13 +7,13 @@
 * **Forward while it pays.** Rows beyond the last answer are asked up to the gap limit at most; fewer where experience
   says that nobody will answer (odds.py). One course in `SCOUTS` asks them all, so that experience is not only of what
   was expected.
-* **A look behind the stop.** Where the donor's flow met one router, another flow may meet another one: a load balancer.
-  So the row of the stop's parent is asked as well while experience says that this finds branches.
+* **A look behind the stop.** Where the donor's flow met one router, or silence, another flow may meet another one: a
+  load balancer. So rows behind the stop are asked as well while experience says that this finds branches (looks.py).
 
 A row below the last answer that stays silent is asked as often as the caller wishes; one beyond it once.
 
 Nothing is kept of a course but its neighbours: all else is read from the survey each time. What is kept over all
-windows is bounded: for each family 28 MB of stop set and 9 MB of distances. To that come some 50 bytes a course of the
+windows is bounded: for each family 28 MB of stop set and 9 MB of distances. To that come some 55 bytes a course of the
 windows that are under way. This file knows no packet and no clock.
 """
 
@@ -25,11 +25,13 @@ import numpy as np
 
 from allhops.core.batch.strategies import Asked, Inheritance
 from allhops.core.batch.strategies.distances import UNKNOWN, Distances, keys_of
-from allhops.core.batch.strategies.footing import Footing, Steps, descend, footing, joined
+from allhops.core.batch.strategies.footing import Footing, Steps, descend, footing
+from allhops.core.batch.strategies.looks import Looks
 from allhops.core.batch.strategies.neighbours import Neighbours
 from allhops.core.batch.strategies.odds import (
     INNER_ROUTER,
     LAST_ROUTER,
+    LEAPT_ROUTER,
     NEW_ROUTER,
     Odds,
     beyond_case,
@@ -47,10 +49,13 @@ if TYPE_CHECKING:
 
 BLIND_TTL = 12
 """Where to start as long as nothing is known at all: most paths are longer, few are half as long."""
+SHARED_TTL, ONE_IN = 8, 4
+"""Of those that start blind one in so many asks all rows below, the others those from this TTL on: what is nearer most
+of them have in common."""
 BEYOND_EXPECTED = 1
 """Rows past the neighbour's last router at which to start. A start too far away tests rows for silence that have to be
 tested anyway, and finds a destination that answers at once."""
-SCOUTS = 64
+SCOUTS = 256
 _SCATTER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -108,6 +113,7 @@ class _Window:
         keys = np.repeat(keys_of(plan.destinations), flows)
         self._is_scout = (keys * _SCATTER >> np.uint64(40)) % np.uint64(SCOUTS) == 0
         self.neighbours = Neighbours(keys, distances)
+        self._looks = Looks(plan.courses, stops, odds)
         self._ended = np.empty(0, np.int64)
         self._owed: Inheritance | None = None
 
@@ -117,11 +123,13 @@ class _Window:
         blind = courses[self.neighbours.expected_ttl[courses] == UNKNOWN]
         below = np.arange(self._first, max(BLIND_TTL, self._first), dtype=np.int16)
         below = below[below < self._plan.options.max_ttl]
-        rows = self._slots(np.repeat(blind, len(below)), np.tile(below, len(blind)))
-        return np.concatenate([self._starts(courses), rows])
+        asked = (np.arange(len(blind))[:, None] % ONE_IN == 0) | (below >= SHARED_TTL)
+        index, row = np.nonzero(asked)
+        return np.concatenate([self._starts(courses), self._slots(blind[index], below[row])])
 
     def end(self, courses: NDArray[np.int64]) -> None:
         """These have ended, whoever decided it."""
+        self._looks.end(courses)
         self.neighbours.end(courses)
 
     def tell(self) -> None:
@@ -180,9 +188,11 @@ class _Window:
         below = np.where(self._is_lost(survey), self._nearer(ground.asked), below).astype(np.int16)
 
         def ask(step: Steps) -> NDArray[np.bool_]:
-            worth = self._odds.is_worth_checking(self._stops.is_branch[step.entry], self._stops.flows[step.entry])
-            wanted: NDArray[np.bool_] = ~step.asked & (worth | (step.entry == NOBODY))
-            below[step.place[wanted]] = self._ttls[step.row[wanted]]
+            ttl = self._looks.wanted(ground, survey.courses, step)
+            unknown = ~step.asked & (step.entry == NOBODY)
+            ttl[unknown] = self._ttls[step.row[unknown]]
+            wanted: NDArray[np.bool_] = ttl != NONE
+            below[step.place[wanted]] = ttl[wanted]
             return wanted
 
         return below, descend(ground, self._stops, ask)
@@ -200,7 +210,7 @@ class _Window:
         silent = np.arange(1, options.gap_limit + 1, dtype=np.int16)
         ttl = last[:, None] + silent
         row = np.minimum(ttl - self._first, rows - 1).astype(np.int64)
-        standing = self._standing(ground, place, last_row)[:, None]
+        standing = self._standing(ground, place[:, None], last_row[:, None], silent)
         case = self._case(survey.courses[place, None], standing, np.broadcast_to(silent, ttl.shape), ttl)
         surely = nobody | self._is_scout[survey.courses[place]]
         worth = self._odds.is_worth_asking(case, options.gap_limit) | surely[:, None]
@@ -245,10 +255,13 @@ class _Window:
     def _footing(self, survey: Survey) -> Footing:
         return footing(self._first, survey, self._stops, self._words[survey.courses])
 
-    def _standing(self, ground: Footing, place: NDArray[np.int64], row: NDArray[np.int16]) -> NDArray[np.int64]:
-        """Of the routers that courses have met in these rows."""
+    def _standing(
+        self, ground: Footing, place: NDArray[np.int64], row: NDArray[np.int16], silent: NDArray[np.int16]
+    ) -> NDArray[np.int64]:
+        """Of the routers that courses have met in these rows, for those who ask so many rows beyond."""
         entry = ground.others[place, row]
         known = np.where(self._stops.reach[entry] > 0, INNER_ROUTER, LAST_ROUTER)
+        known = np.where(self._stops.leap[entry] >= silent, LEAPT_ROUTER, known)
         return np.where(entry == NOBODY, NEW_ROUTER, known)
 
     def _case(
@@ -283,50 +296,40 @@ class _Window:
         before = np.concatenate([np.full((len(done), 1), NONE, np.int16), latest[:, :-1]], axis=1)
         index, row = np.nonzero(asked & (before != NONE))
         place, before = done[index], before[index, row]
-        standing = self._standing(ground, place, before - self._first)
+        standing = self._standing(ground, place, before - self._first, ttls[row] - before)
         case = self._case(survey.courses[place], standing, ttls[row] - before, ttls[row])
         self._odds.learn_beyond(case, heard[index, row])
 
     def _learn_routers(
         self, survey: Survey, ground: Footing, steps: Steps, done: NDArray[np.bool_], last: NDArray[np.int16]
     ) -> None:
-        """Enter all routers that were met, and count how often a check behind a known one has found another one."""
+        """Enter all routers that were met, and count how often a look at what others had told has found another one."""
         stops = self._stops
         ended = done[ground.place]
         place, row, known = ground.place[ended], ground.row[ended], ground.entry[ended]
         met = Met(ground.met.address[ended], ground.met.ttl[ended])
-        checks = self._checks(ground, steps, place, row, known)
-        cases = stops.is_branch[checks.entry], stops.flows[checks.entry]
+        looked = self._looks.made(ground, steps, Steps(place, row, known, np.ones(len(row), np.bool_), known))
         entry = stops.enter(met, known, place, self._words[survey.courses[place]])
         entries = np.full(ground.asked.shape, NOBODY, np.int32)
         news = np.zeros(entries.shape, np.bool_)
         entries[place, row], news[place, row] = entry, known == NOBODY
-        self._odds.learn_checks(*cases, news[checks.place, checks.row])
-        there = entries[checks.place, checks.row]
-        other = (there != NOBODY) & (there != checks.entry)
+        self._odds.learn_looks(looked.kind, looked.flows, news[looked.place, looked.row])
+        there = entries[looked.place, looked.row]
+        other = (there != NOBODY) & (looked.entry != NOBODY) & (there != looked.entry)
         stops.is_branch[there[other]] = True
-        stops.is_branch[checks.entry[other]] = True
+        stops.is_branch[looked.entry[other]] = True
+        silent = self._silent_before(survey, ground, place, row)
         entered = entry != NOBODY
-        stops.count(entry[entered], (last[place] - self._ttls[row])[entered])
+        stops.count(entry[entered], (last[place] - self._ttls[row])[entered], silent[entered])
+        before = entries[place, np.maximum(row - 1 - silent, 0)]
+        leapt = (row > silent) & (before != NOBODY)
+        stops.count_leaps(before[leapt], 1 + silent[leapt])
 
-    def _checks(
-        self,
-        ground: Footing,
-        steps: Steps,
-        place: NDArray[np.int64],
-        row: NDArray[np.int64],
-        entry: NDArray[np.int32],
-    ) -> Steps:
-        """Rows that were asked of courses that end, and of which others had told who is there: whom they told.
-
-        `place`, `row` and `entry` are all routers that these courses have met. Below the row that a course stands on,
-        the steps say what had been told; above it, the parent of each.
-        """
-        stops = self._stops
-        above = (self._ttls[row] > ground.stand[place]) | (ground.gap[place] < self._first)
-        parent = np.where(above & (entry != NOBODY), stops.parent[entry], NOBODY)
-        parent_row = np.where(parent == NOBODY, -1, stops.ttl[parent].astype(np.int64) - self._first)
-        told = parent_row >= 0
-        place, row, parent = place[told], parent_row[told], parent[told]
-        checks = joined([steps, Steps(place, row, parent, ground.asked[place, row])])
-        return checks.part(checks.asked & (checks.entry != NOBODY))
+    def _silent_before(
+        self, survey: Survey, ground: Footing, place: NDArray[np.int64], row: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """How many rows right before these were asked in vain."""
+        rows = np.arange(len(self._ttls))
+        latest = np.maximum.accumulate(np.where(ground.asked & ~survey.heard, -1, rows), axis=1)
+        silent: NDArray[np.int64] = row - 1 - np.where(row > 0, latest[place, row - 1], -1)
+        return silent

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from allhops.core.batch.strategies.distances import Distances
 
-STRIDES = (64, 8, 2, 1)
+STRIDES = (64, 16, 4, 2, 1)
 """Places between those that are asked together. More steps ask fewer probes and take longer, the time of a trace each:
-(512, 64, 16, 8, 4, 2, 1) takes twice as long for 10,000 destinations and 6 % fewer probes."""
+with (64, 8, 2, 1) 30,000 destinations take 4,500 probes more, of 142,000, and as long; 10,000 take 1.5 to 2 s less."""
 LEAST_FIRST = 16
 """Destinations that are asked first, at least: a short list is not worth so many steps."""
 USUAL = 0.75

@@ -3,10 +3,11 @@
 Two questions are asked again and again, and answered by counting, for each case apart:
 
 * Does anybody answer *beyond* the last router that did? The case is who that router is (nobody met it before; the end
-  of other paths; the middle of some), how near the nearest known destination is, how many rows are silent already, and
-  how far the row is from where that destination's path ended.
-* Does this flow meet *another* router than the donor's did, above a place where both came by? That shows the branches
-  of a load balancer. The case is how many flows have met that router, and whether it is known to be a branch.
+  of other paths; the middle of some; one after which others were silent for as long, until somebody answered), how near
+  the nearest known destination is, how many rows are silent already, and how far the row is from where that
+  destination's path ended.
+* Does this flow meet *another* router than others did, where they came by (looks.py)? That shows the branches of a load
+  balancer. The case is how many flows have met the one that is known, and whether it is a branch, or silent.
 
 A case of which little is known is thought to be like the cases next to it, and a bit better, so that it is tried. Old
 experience fades, so a batch that comes to other networks learns anew. This file knows no packet and no clock.
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 Case: TypeAlias = "tuple[NDArray[np.int64], ...]"
 """Index of a case, of each of n rows; see `beyond_case`."""
 
-NEW_ROUTER, LAST_ROUTER, INNER_ROUTER = range(3)
-"""Standing of the last router that answered: first met by this course; where no other path went on; where one did."""
-STANDINGS = 3
+NEW_ROUTER, LAST_ROUTER, INNER_ROUTER, LEAPT_ROUTER = range(4)
+"""Standing of the last router that answered: first met by this course; where no other path went on; where one did, and
+where one did after as many silent rows, or more."""
+STANDINGS = 4
+CLOSENESS_BOUNDS = (1, 3)
 CLOSENESSES = 3
-"""By how many bits fewer than usual the nearest neighbour has in common: 0, 1, more."""
+"""By how many bits fewer than usual the nearest neighbour has in common: 0, 1 or 2, more."""
 MOST_SILENT = 6
 """Rows below the one in question that are silent, that one included; more count as so many."""
 LEAST_OFFSET, OFFSETS = -3, 8
@@ -36,18 +39,23 @@ LEAST_OFFSET, OFFSETS = -3, 8
 MOST_FLOWS = 16
 """Flows that have met a router; more count as so many."""
 
-WORTH_BEYOND = 0.01
+SHARED, BRANCH, SILENT = range(3)
+"""Where to look for another router: beside one that all flows have met so far; beside a branch; where all were met by
+silence."""
+KINDS = 3
+
+WORTH_BEYOND = 0.005
 """Addresses that a probe beyond the last answer must be expected to bring."""
-WORTH_CHECK = 0.01
-"""The same for one that looks for another branch. With 0.007 for both, 30,000 destinations cost 2 % more probes, and of
-the addresses 0.16 % are missed in the place of 0.17 %; with 0.013, 3 % fewer, and 0.19 %."""
-PRIOR_BEYOND = 0.1
-PRIOR_CHECK = 0.1
+WORTH_LOOK = 0.005
+"""The same for one that looks for another router."""
+PRIOR = 0.1
 """What a probe brings while nothing is known at all."""
 PRIOR_WEIGHT = 2.0
 """Probes that the prior counts for; and those that the cases next to one count for are `LIKE_WEIGHT`."""
 LIKE_WEIGHT = 20.0
-OPTIMISM = 0.2
+HALF = 0.5
+"""Of two equal branches, each flow that has met the same one makes it so much less likely that there is another one."""
+OPTIMISM = 0.1
 """Addresses that every case is credited with: the reason to try what was never tried."""
 FADING = 300_000
 """Rows counted until all counts are halved."""
@@ -59,8 +67,9 @@ class Odds:
     def __init__(self) -> None:
         shape = (STANDINGS, CLOSENESSES, MOST_SILENT, OFFSETS)
         self._asked, self._heard = np.zeros(shape), np.zeros(shape)
-        self._checked, self._found = np.zeros((2, MOST_FLOWS)), np.zeros((2, MOST_FLOWS))
+        self._looked, self._found = np.zeros((2, KINDS, MOST_FLOWS))
         self._worth: dict[int, NDArray[np.bool_]] = {}
+        self._worth_a_look: NDArray[np.bool_] | None = None
 
     def is_worth_asking(self, case: Case, gap_limit: int) -> NDArray[np.bool_]:
         """Whether to ask on beyond the last answer, for cases."""
@@ -69,10 +78,11 @@ class Odds:
         worth: NDArray[np.bool_] = self._worth[gap_limit][case]
         return worth
 
-    def is_worth_checking(self, is_branch: NDArray[np.bool_], flows: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Whether to ask for another router beside one that so many flows have met."""
-        share = (self._found + PRIOR_WEIGHT * PRIOR_CHECK) / (self._checked + PRIOR_WEIGHT)
-        worth: NDArray[np.bool_] = (share >= WORTH_CHECK)[is_branch.astype(np.int64), _flows_case(flows)]
+    def are_worth_a_look(self, kind: NDArray[np.int64] | int, flows: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Whether to look for another router where so many flows have come by."""
+        if self._worth_a_look is None:
+            self._worth_a_look = self._share_of_looks() >= WORTH_LOOK
+        worth: NDArray[np.bool_] = self._worth_a_look[kind, np.minimum(flows, MOST_FLOWS - 1)]
         return worth
 
     def learn_beyond(self, case: Case, heard: NDArray[np.bool_]) -> None:
@@ -86,14 +96,23 @@ class Odds:
             self._heard /= 2
         self._worth.clear()
 
-    def learn_checks(self, is_branch: NDArray[np.bool_], flows: NDArray[np.uint8], found: NDArray[np.bool_]) -> None:
-        """Checks of these cases were made, and found a router that nobody had met or not."""
-        case = (is_branch.astype(np.int64), _flows_case(flows))
-        np.add.at(self._checked, case, 1)
+    def learn_looks(self, kind: NDArray[np.int64], flows: NDArray[np.int64], found: NDArray[np.bool_]) -> None:
+        """Where so many flows had come by one more has looked, and found a router that nobody had met or not."""
+        case = (kind, np.minimum(flows, MOST_FLOWS - 1))
+        np.add.at(self._looked, case, 1)
         np.add.at(self._found, case, found)
-        if self._checked.sum() > FADING:
-            self._checked /= 2
+        if self._looked.sum() > FADING:
+            self._looked /= 2
             self._found /= 2
+        self._worth_a_look = None
+
+    def _share_of_looks(self) -> NDArray[np.float64]:
+        """(`KINDS`, `MOST_FLOWS`): of the looks of each case, how many have found somebody; from few flows to many."""
+        share = np.full(self._looked.shape, PRIOR)
+        for flows in range(1, MOST_FLOWS):
+            like = share[:, flows - 1] * HALF
+            share[:, flows] = (self._found[:, flows] + LIKE_WEIGHT * like) / (self._looked[:, flows] + LIKE_WEIGHT)
+        return share
 
     def _worth_beyond(self, gap_limit: int) -> NDArray[np.bool_]:
         """As `_asked`: whether the next row, or those up to the gap limit together, bring enough."""
@@ -112,7 +131,7 @@ class Odds:
         """As `_asked`: of the rows of each case, how many are heard from; from all cases down to each."""
         asked, heard = self._asked.sum(axis=1, keepdims=True), self._heard.sum(axis=1, keepdims=True)
         every_asked, every_heard = asked.sum(axis=0), heard.sum(axis=0)
-        share = (every_heard + PRIOR_WEIGHT * PRIOR_BEYOND) / (every_asked + PRIOR_WEIGHT)
+        share = (every_heard + PRIOR_WEIGHT * PRIOR) / (every_asked + PRIOR_WEIGHT)
         share = (heard + LIKE_WEIGHT * share) / (asked + LIKE_WEIGHT)
         every: NDArray[np.float64] = (self._heard + LIKE_WEIGHT * share + OPTIMISM) / (self._asked + LIKE_WEIGHT)
         return every
@@ -124,11 +143,7 @@ def beyond_case(
     """Index of the case of each row: see the module."""
     return (
         standing,
-        np.clip(missing_bits, 0, CLOSENESSES - 1).astype(np.int64),
+        np.digitize(missing_bits, CLOSENESS_BOUNDS),
         np.clip(silent, 1, MOST_SILENT).astype(np.int64) - 1,
         np.clip(offset - LEAST_OFFSET, 0, OFFSETS - 1).astype(np.int64),
     )
-
-
-def _flows_case(flows: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return np.minimum(flows, MOST_FLOWS - 1).astype(np.int64)

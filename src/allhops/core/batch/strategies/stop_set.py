@@ -5,7 +5,7 @@ before it, and one of them says nothing about the other. An entry names its dono
 measured it, and its parent, the entry of the next lower TTL at which that course, or a later one, heard somebody. So
 each hop that a course inherits carries who measured it. This file knows no packet and no clock.
 
-Columns of one number an entry, and a hash table of positions with linear probing: 24 bytes an entry with IPv4, 48 with
+Columns of one number an entry, and a hash table of positions with linear probing: 28 bytes an entry with IPv4, 52 with
 IPv6. What is full begins anew: it costs probes, not truth.
 
 Source: Donnet et al., "Efficient Algorithms for Large-Scale Topology Discovery" (SIGMETRICS 2005).
@@ -66,7 +66,7 @@ class StopSet:
     def __init__(self, size: int, capacity_bytes: int = CAPACITY_BYTES) -> None:
         self.size = size
         self._words, word = (1, np.uint32) if size == 4 else (2, np.uint64)
-        entry_bytes = 2 * size + 4 + 4 + 4 * 2
+        entry_bytes = 2 * size + 4 + 8 + 4 * 2
         self.capacity = max(capacity_bytes // entry_bytes, 2)
         self.address = np.empty((self.capacity, self._words), word)
         self.donor = np.empty((self.capacity, self._words), word)
@@ -76,6 +76,12 @@ class StopSet:
         """How many courses have met it."""
         self.reach = np.empty(self.capacity, np.uint8)
         """How many hops farther the path of one of them went."""
+        self.leap = np.empty(self.capacity, np.uint8)
+        """How many rows farther the next answer was at most, all rows in between having been asked in vain."""
+        self.silences = np.empty(self.capacity, np.uint8)
+        """How many courses that have met it met silence right before it."""
+        self.looks = np.empty(self.capacity, np.int16)
+        """How many courses are under way to look beside it, or right before it (looks.py)."""
         self.is_branch = np.empty(self.capacity, np.bool_)
         """Whether another responder was met at its TTL before one and the same entry: a load balancer's branches."""
         self._clear()
@@ -135,7 +141,9 @@ class StopSet:
         entries = np.arange(self._count, self._count + len(first), dtype=np.int32)
         self.address[entries], self.ttl[entries] = met.address[first], met.ttl[first]
         self.donor[entries], self.parent[entries] = donor[first], NOBODY
-        self.flows[entries], self.reach[entries], self.is_branch[entries] = 0, 0, False
+        for counter in (self.flows, self.reach, self.leap, self.silences, self.looks):
+            counter[entries] = 0
+        self.is_branch[entries] = False
         self._count += len(first)
         least = int(self._count / MOST_FULL)
         if least > len(self._places):
@@ -158,11 +166,15 @@ class StopSet:
             homeless = self._places[place] != entries + 1
             entries, place = entries[homeless], (place[homeless] + 1) & mask
 
-    def count(self, entries: NDArray[np.int32], reach: NDArray[np.int64]) -> None:
-        """One course more has met each of these, and its path went so many hops farther."""
-        touched, more = np.unique(entries, return_counts=True)
-        self.flows[touched] = np.minimum(self.flows[touched] + more, _MOST)
+    def count(self, entries: NDArray[np.int32], reach: NDArray[np.int64], silent: NDArray[np.int64]) -> None:
+        """One course more has met each of these, its path went so many hops farther, and `silent` rows came before."""
+        _add_one(self.flows, entries)
+        _add_one(self.silences, entries[silent > 0])
         np.maximum.at(self.reach, entries, np.clip(reach, 0, _MOST).astype(np.uint8))
+
+    def count_leaps(self, entries: NDArray[np.int32], rows: NDArray[np.int64]) -> None:
+        """After each of these the next answer was so many rows farther."""
+        np.maximum.at(self.leap, entries, np.minimum(rows, _MOST).astype(np.uint8))
 
     def _hash(self, met: Met) -> NDArray[np.uint64]:
         digest = met.address[:, 0].astype(np.uint64)
@@ -175,3 +187,8 @@ class StopSet:
         digest *= _STIR
         digest ^= digest >> np.uint64(29)
         return digest
+
+
+def _add_one(counter: NDArray[np.uint8], entries: NDArray[np.int32]) -> None:
+    touched, more = np.unique(entries, return_counts=True)
+    counter[touched] = np.minimum(counter[touched] + more, _MOST)
