@@ -26,7 +26,7 @@ SOURCE = Path(__file__).with_name("c") / "send_loop.c"
 PACKETS_A_SECOND = 50_000
 """Packets for each second of `Scale.seconds`."""
 C_BATCHES = (32, 256)
-OUR_BURSTS = (64, 512)
+OUR_BURSTS = (64, 512, 1_024)
 """At a call of our `send`, which makes its own slices: the pacer's at some 15,000 pps, and as fast as it goes."""
 PACKET_SIZE = 60
 INTERFACE, ROUTER_MAC, CLIENT_MAC = "v0n", "020000000002", "020000000001"

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 SLICE, MOST_SLICED = 64, 256
 """Probes in one system call, where no more than so many are handed over together, as they are at a pace. The stamps of
-a slice err by a part of its duration: at 50,000 pps RTTs by 4 us in the median, with up to 128 in a call by 6."""
-HALVES = 2
-"""Calls for what is more: each costs 5 us of Python, and 256 in a call are stamped to 5 us where nobody interrupts."""
+a slice err by a part of its duration: at 50,000 pps RTTs by 4 us in the median, with up to 128 in a call by 6. More
+leave in one call: whoever wants all that this machine can do wants no more calls than it takes, at 5 to 10 us each
+(`python -m benchmarks batch-send`)."""
 QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
 _SAME = {errno.ENXIO: errno.ENODEV}
 """What a packet socket says of an interface that is gone, and what everybody else says."""
@@ -71,7 +71,7 @@ class Outgoing:
     ) -> None:
         """Send at most `most` more packets of a block, each behind `header`, as `wire.BatchLease.send` says."""
         end = min(len(block), block.handed + most)
-        a_slice = SLICE if most <= MOST_SLICED else -(-most // HALVES)
+        a_slice = SLICE if most <= MOST_SLICED else most
         goes_on = True
         while goes_on and block.handed < end:
             aimed_to = self._aim(block, header, write_names)
