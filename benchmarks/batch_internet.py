@@ -9,6 +9,7 @@ meets another router, as past a load balancer.
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 from functools import partial
 from ipaddress import IPv4Address
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from allhops.testing import SyntheticInternet
 from allhops.testing.namespaces import synthetic_internet
 from benchmarks import peers
-from benchmarks.batch_lab import PROBER_CPU, Ground
+from benchmarks.batch_lab import PROBER_CPU, ROUTER_CPU, Ground
 from benchmarks.batches import (
     SEED,
     SLACK_S,
@@ -62,7 +63,10 @@ def internet_of(destinations: int) -> Iterator[tuple[Ground, SyntheticInternet]]
     ) -> NDArray[np.uint32]:
         return internet.true_responders(destination, source_port, destination_port)
 
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {ROUTER_CPU})  # the program behind the device inherits it; the prober has the other
     with synthetic_internet(internet) as lab:
+        os.sched_setaffinity(0, everywhere)
         lab.run(["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]).check_returncode()
         yield (
             Ground(lab=lab, interface=DEVICE, gateway_mac=None, truth=truth, prober_cpu=PROBER_CPU),
