@@ -273,3 +273,31 @@ def test_a_clock_that_was_set_is_set_right_for_what_was_sent() -> None:
     block.sent_ns[0], block.handed = 1_000, 1
     batch.window.probes_sent(0.0, lambda stamp: stamp + 3_600)
     assert batch.window.ledger.sent_ns[block.slots[0]] == 4_600
+
+
+def test_courses_may_be_moved_on_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario, addresses = world(4)
+    at_once, in_steps = (
+        VirtualBatch(Internet(scenario), addresses, batch_strategy("parallel"), TraceOptions(), lane=ScalarLane)
+        for _ in range(2)
+    )
+    advance, steps = in_steps.window.advance, []
+
+    def step_by_step(now: float) -> None:
+        steps.append(1)
+        while advance(now, 3):
+            steps[-1] += 1
+
+    monkeypatch.setattr(in_steps.window, "advance", step_by_step)
+    at_once.run()
+    in_steps.run()
+    assert max(steps) > 1
+    assert paths_of(in_steps) == paths_of(at_once)
+
+
+def paths_of(batch: VirtualBatch) -> dict[str, list[set[str]]]:
+    return {
+        trace.destination: [{str(probe.reply.address) for probe in hop.probes if probe.reply} for hop in trace.hops]
+        for harvest in batch.harvests
+        for trace in harvest.traces()
+    }

@@ -233,8 +233,11 @@ class Window(Generic[Replies]):
         self.tally.answered += len(slots)
         self._settle(courses)
 
-    def advance(self, now: float) -> None:
-        """Give up what has waited long enough, ask the strategy, end what is complete."""
+    def advance(self, now: float, most: int | None = None) -> bool:
+        """Give up what has waited long enough, ask the strategy, end what is complete.
+
+        At most so many courses: whether more of them wait, for a caller who has other things to do in between.
+        """
         expired = self._flight.expired(now)
         if len(expired):
             self._state[expired] = TIMED_OUT
@@ -243,8 +246,11 @@ class Window(Generic[Replies]):
         courses = self._settled()
         if not len(courses) and not self._waiting.slots and not self._flight.slots and self._block is None:
             courses = np.flatnonzero(self._is_open)  # held back by the strategy, and nobody is left to wait for
+        later = courses[len(courses) if most is None else most :]
+        self._is_touched[later] = True
         if len(courses):
-            self._proceed(courses, now)
+            self._proceed(courses[: len(courses) - len(later)], now)
+        return len(later) > 0
 
     def harvest(self) -> Harvest | None:
         """The courses that have ended since the last time; None for none."""
