@@ -21,8 +21,6 @@ from allhops.core.answers import packed_responders
 from allhops.core.lanes import Ring
 from allhops.core.lanes.vector import VectorLane
 from allhops.core.ledger import ANSWERED, IN_FLIGHT, Counters, Ledger
-from allhops.core.plan import Plan
-from allhops.model import Protocol
 from allhops.net.batch.group import Group
 from allhops.net.batch.mmsg import MOST_MESSAGES, Messages
 from allhops.net.batch.raw import RawWire
@@ -32,9 +30,9 @@ from allhops.net.batch.wire import Way
 from allhops.options import TraceOptions
 from allhops.testing.namespaces import entered
 from allhops.wire.checksum import internet_checksum
-from allhops.wire.probes import LAYOUTS
 from benchmarks.batch_lab import chain_destinations
-from benchmarks.replies import COOKIE, KEY, error_about
+from benchmarks.replies import error_about
+from benchmarks.send_ours import plan_through
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,18 +58,7 @@ async def receive(name: str, namespace: str, interface: str) -> list[float]:
     assert isinstance(way, Way), way
     assert way.next_hop is not None  # a router
     lease = wire.lease(way, options)
-    layout = LAYOUTS[Protocol.UDP, way.version]
-    plan = Plan(
-        layout=layout,
-        options=options,
-        destinations=tuple(each.packed for each in destinations),
-        source=lease.source,
-        source_ports=(lease.source_port,),
-        key=KEY,
-        cookie=COOKIE,
-        size=layout.family.default_size,
-        spare_attempts=0,
-    )
+    plan = plan_through(lease, way, options, destinations)
     lease.expect(plan.cookie)
     lane = VectorLane(counters)
     probes = lane.launch(plan, np.random.default_rng(1).permutation(plan.slots))

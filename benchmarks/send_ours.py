@@ -30,22 +30,18 @@ from benchmarks.batch_lab import chain_destinations
 from benchmarks.replies import COOKIE, KEY
 
 if TYPE_CHECKING:
-    from allhops.net.batch.wire import Wire
+    from collections.abc import Sequence
+
+    from allhops.net.batch.wire import BatchLease, Wire
 
 WIRES: dict[str, type[Wire]] = {"raw": RawWire, "ring": RingWire}
 TTL = 1
 
 
-async def send(name: str, count: int, most: int, *, build: bool) -> tuple[bytes, float, float]:
-    """Open, make, send: a block of packets, microseconds of wall time and of CPU for each."""
-    wire, counters, options = WIRES[name](), Counters(), TraceOptions(max_ttl=1, attempts=1, first_ttl=TTL)
-    wire.open(counters)
-    destinations = [IPv4Address(each) for each in chain_destinations(BLOCK_PROBES)]
-    way = wire.ways(Group.of(destinations[:1]), options).kinds[0]
-    assert isinstance(way, Way), way
-    lease = wire.lease(way, options)
+def plan_through(lease: BatchLease, way: Way, options: TraceOptions, destinations: Sequence[IPv4Address]) -> Plan:
+    """UDP probes of default size to these, by this way."""
     layout = LAYOUTS[Protocol.UDP, way.version]
-    plan = Plan(
+    return Plan(
         layout=layout,
         options=options,
         destinations=tuple(each.packed for each in destinations),
@@ -56,6 +52,17 @@ async def send(name: str, count: int, most: int, *, build: bool) -> tuple[bytes,
         size=layout.family.default_size,
         spare_attempts=0,
     )
+
+
+async def send(name: str, count: int, most: int, *, build: bool) -> tuple[bytes, float, float]:
+    """Open, make, send: a block of packets, microseconds of wall time and of CPU for each."""
+    wire, counters, options = WIRES[name](), Counters(), TraceOptions(max_ttl=1, attempts=1, first_ttl=TTL)
+    wire.open(counters)
+    destinations = [IPv4Address(each) for each in chain_destinations(BLOCK_PROBES)]
+    way = wire.ways(Group.of(destinations[:1]), options).kinds[0]
+    assert isinstance(way, Way), way
+    lease = wire.lease(way, options)
+    plan = plan_through(lease, way, options, destinations)
     lane, slots = VectorLane(counters, wire.headroom), np.arange(plan.slots)
     block = lane.launch(plan, slots)
     packets = np.frombuffer(block.packets, np.uint8).reshape(-1, block.stride)[:, block.headroom :].tobytes()
