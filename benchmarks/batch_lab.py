@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from allhops.testing.namespaces import Lab, chain, importing_us
-from benchmarks.process import LOOK_EVERY_S, Usage, measure
+from allhops.testing.namespaces import Lab, chain
+from benchmarks.process import LOOK_EVERY_S, Usage, as_installed, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,7 +112,7 @@ class Ground:
             ["ip", "netns", "exec", self.lab.client, *pin, *argv],
             log=log,
             timeout_s=timeout_s,
-            environment=importing_us(),
+            environment=as_installed(),
             look=traffic.look,
         )
         after = self.packets()

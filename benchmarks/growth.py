@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allhops.testing import SyntheticInternet
-from allhops.testing.namespaces import importing_us
 from benchmarks.batches import SEED
-from benchmarks.process import measure
+from benchmarks.process import as_installed, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +63,7 @@ def _batch(size: int) -> tuple[Usage, str]:
             *("--rate", RATE, "--strategy", STRATEGY, "--attempts", "1", "--seed", str(SEED)),
             *("-o", str(results), str(destinations)),
         ]
-        usage = measure(argv, log=log, timeout_s=TIMEOUT_S, environment=importing_us())
+        usage = measure(argv, log=log, timeout_s=TIMEOUT_S, environment=as_installed())
         said = log.read_text()
         if usage.status or _lines(results) != size:
             raise LinesMissingError(f"status {usage.status}, {_lines(results)} lines of {size}: {said[-500:]}")

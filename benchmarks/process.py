@@ -1,11 +1,12 @@
 """One tool's process, from its start to its end: wall time, CPU of its whole tree, peak memory, open files.
 
 CPU is what the kernel charges to the process and the children it waited for: work that it causes in softirqs of other
-CPUs is not in it. This file knows no tool.
+CPUs is not in it. This file knows no tool, only how the project's own comes to its bytecode.
 """
 
 from __future__ import annotations
 
+import compileall
 import os
 import pathlib
 import select
@@ -14,6 +15,9 @@ import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import allhops
+from allhops.testing.namespaces import importing_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +44,12 @@ class Usage:
     def cpu_s(self) -> float:
         """Both sorts together."""
         return self.user_s + self.system_s
+
+
+def as_installed() -> dict[str, str]:
+    """The environment in which a child imports this same allhops, with its bytecode, as an installed one has it."""
+    compileall.compile_dir(str(pathlib.Path(allhops.__path__[0])), quiet=1)
+    return {**importing_us(), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def measure(

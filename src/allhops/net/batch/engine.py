@@ -53,7 +53,7 @@ WATCH_S = 0.5
 """Between two looks at what the kernel dropped: what a lower rate does shows only after a round trip."""
 BEAT_PROBES = 128
 """Handed over in one beat, if the rate allows: what leaves together queues behind itself at the first router."""
-SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.001, 0.008
+SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.001, 0.009
 """The longest is less than the pacer's burst, so that nothing of the rate is lost between two beats."""
 BURST_PROBES, BURST_S = 256, 0.004
 """The most that one beat hands over, whichever is more: after a pause what was missed is not sent in one go."""

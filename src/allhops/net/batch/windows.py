@@ -40,9 +40,9 @@ LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
-LEAST_BLOCK, BLOCK_S = 64, 0.02
+LEAST_BLOCK, BLOCK_S = 64, 0.05
 """Probes that are built together, at least, and seconds of the rate: a destination's next probe waits for the block to
-be through, and in a block of a few dozen each probe costs microseconds more."""
+be through, and in a block of a few hundred each probe costs a microsecond more."""
 RING_PACKETS = 4_096
 """The more are read at once, the less each costs (`python -m benchmarks lanes`)."""
 MOST_RINGS = 16
