@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from allhops.core.batch.strategies import Strategy
+    from allhops.core.batch.waiting import Turn
     from allhops.core.batch.window import Tally
     from allhops.core.harvest import Harvest
     from allhops.core.ledger import Counters
@@ -40,9 +41,10 @@ LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
-LEAST_BLOCK, BLOCK_S = 64, 0.05
+LEAST_BLOCK = 64
+URGENT_BLOCK_S, BLOCK_S = 0.02, 0.1
 """Probes that are built together, at least, and seconds of the rate: a destination's next probe waits for the block to
-be through, and in a block of a few hundred each probe costs a microsecond more."""
+be through, which is worth a microsecond a probe where other destinations wait for this one."""
 RING_PACKETS = 4_096
 """The more are read at once, the less each costs (`python -m benchmarks lanes`)."""
 MOST_RINGS = 16
@@ -154,11 +156,10 @@ class Windows:
     def send(self, now: float, pacer: Pacer, most: int) -> int:
         """Hand probes to the wire, from the window whose turn it is, as many as the pacer grants; how many."""
         sent = 0
-        a_block = max(LEAST_BLOCK, int(min(pacer.rate_pps * BLOCK_S, BLOCK_PROBES)))
         ready = list(self._live)
         while ready:
             live = min(ready, key=lambda live: live.window.turn(now))
-            block = live.window.probes_to_send(now, a_block)
+            block = live.window.probes_to_send(now, _block_size(live.window.turn(now), pacer.rate_pps))
             if block is None:
                 ready.remove(live)
                 continue
@@ -258,3 +259,9 @@ class Windows:
         strange = owner == NOBODY
         if strange.any():
             self._lane.disown(replies.select(strange))
+
+
+def _block_size(turn: Turn, rate_pps: float) -> int:
+    """Probes of a block that begins with this turn."""
+    seconds = BLOCK_S if turn.others_first else URGENT_BLOCK_S
+    return max(LEAST_BLOCK, int(min(rate_pps * seconds, BLOCK_PROBES)))
