@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import asdict
-from math import ceil, inf
+from math import inf
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -24,8 +24,10 @@ from allhops.core.ledger import Counters
 from allhops.core.pacer import Pacer
 from allhops.errors import UsageError
 from allhops.net.batch.choose import open_wire
+from allhops.net.batch.drop_watch import DropWatch
 from allhops.net.batch.feed import Refused
 from allhops.net.batch.intake import Intake
+from allhops.net.batch.rhythm import LOOK_PROBES, appetite_probes, beat_s, look_s, window_courses
 from allhops.net.batch.stats import Stats
 from allhops.net.batch.windows import MOST_COURSES, Windows
 from allhops.net.clock import AwakeClock
@@ -40,35 +42,12 @@ if TYPE_CHECKING:
     from allhops.net.batch.wire import Wire
     from allhops.options import TraceOptions
 
-LEAST_WINDOW = 100
-WINDOW_S = 1.0
-"""Seconds of the rate that a window's first probes may take: its paths become complete together, some twenty times as
-long after it was opened, and until then there is nothing to write that a crash would leave behind."""
-SHORTEST_LOOK_S, URGENT_LOOK_S, LONGEST_LOOK_S = 0.01, 0.04, 0.2
-"""Between two looks at what has arrived: as long as `LOOK_PROBES` take to be sent, at most the second while there is
-little left to send before somebody has heard a reply, else the third."""
-LOOK_PROBES = 4_096
-"""To read and enter replies costs a fixed price that so many share well (`python -m benchmarks lanes`)."""
-WATCH_S = 0.5
-"""Between two looks at what the kernel dropped: what a lower rate does shows only after a round trip."""
-BEAT_PROBES = 128
-"""Handed over in one beat, if the rate allows: what leaves together queues behind itself at the first router."""
-SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.001, 0.009
-"""The longest is less than the pacer's burst, so that nothing of the rate is lost between two beats."""
-BURST_PROBES, BURST_S = 256, 0.004
-"""The most that one beat hands over, whichever is more: after a pause what was missed is not sent in one go."""
-UNPACED_PROBES = 1_024
-"""Handed over in one beat when nothing limits the rate: what one system call takes."""
 FEED_CHUNK = 256
 """Destinations taken from the feed before the loop gets its turn."""
 PATIENCE_S = 0.02
 """How long destinations wait for others to fill their window while nothing else is left to send."""
 UNDECIDED_S = 0.5
 """How long a slow feed may keep it open whether there are few destinations or many."""
-APPETITE_S = 1.0
-"""Seconds of the rate that must wait to be sent for no further window to be opened."""
-APPETITE_PROBES = 65_536
-"""The same when nothing limits the rate."""
 
 
 class Batch:
@@ -118,9 +97,7 @@ class Batch:
         self._look_at = 0.0
         self._unlooked = 0
         self._chores: deque[Callable[[float], None]] = deque()
-        self._watched = (0.0, 0, 0)
-        self._fastest_pps = 0.0
-        """Sent between two looks at drops, at most: what was asked for may be far beyond what this machine does."""
+        self._drop_watch = DropWatch(self.counters, self.tally, self._pacer)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -230,7 +207,7 @@ class Batch:
         """Hand over what may leave; at longer intervals also read what has arrived."""
         try:
             now = self._clock.now()
-            sent = self._windows.send(now, self._pacer, self._most())
+            sent = self._windows.send(now, self._pacer)
             self._unlooked += sent
             self._do_chores(now)
         except Exception as failure:  # the loop would only log it, and the caller would wait forever
@@ -242,33 +219,16 @@ class Batch:
         if sent and self._pacer.rate_pps == inf:
             self._timer = self._loop.call_soon(self._beat)
         else:
+            pause = beat_s(self._pacer.rate_pps, self._windows.waiting)
             spent = self._clock.now() - now  # part of the beat: what work takes must not lower the pace
-            self._timer = self._loop.call_later(max(0.0, self._beat_s() - spent), self._beat)
-
-    def _beat_s(self) -> float:
-        """Seconds to the next beat."""
-        if not self._windows.waiting:
-            return SHORTEST_LOOK_S
-        return min(max(BEAT_PROBES / self._pacer.rate_pps, SHORTEST_BEAT_S), LONGEST_BEAT_S)
-
-    def _look_s(self) -> float:
-        """Seconds to the next look, unless `LOOK_PROBES` are sent before."""
-        rate_pps = self._pacer.rate_pps
-        if rate_pps == inf:
-            return SHORTEST_LOOK_S
-        longest = LONGEST_LOOK_S if self._windows.waiting > LONGEST_LOOK_S * rate_pps else URGENT_LOOK_S
-        return min(max(LOOK_PROBES / rate_pps, SHORTEST_LOOK_S), longest)
-
-    def _most(self) -> int:
-        """Probes that one beat may hand over."""
-        rate_pps = self._pacer.rate_pps
-        return UNPACED_PROBES if rate_pps == inf else max(BURST_PROBES, ceil(BURST_S * rate_pps))
+            self._timer = self._loop.call_later(max(0.0, pause - spent), self._beat)
 
     def _do_chores(self, now: float) -> None:
         """What a look is made of, a part in each beat while probes wait to be sent: none of them takes long."""
         if not self._chores and (now >= self._look_at or self._unlooked >= LOOK_PROBES):
             self._chores.extend((self._read, self._advance, self._refill))
-            self._look_at, self._unlooked = now + self._look_s(), 0
+            self._look_at = now + look_s(self._pacer.rate_pps, self._windows.waiting)
+            self._unlooked = 0
         while self._chores:
             self._chores.popleft()(now)
             if self._windows.waiting:
@@ -277,7 +237,7 @@ class Batch:
     def _read(self, now: float) -> None:
         """Enter what was sent and what came."""
         self._windows.receive(now)
-        self._watch_drops(now)
+        self._drop_watch.look(now)
 
     def _advance(self, now: float) -> None:
         """Move the windows on, and take what has ended."""
@@ -288,7 +248,7 @@ class Batch:
                     self._unread += len(harvest)
                     self._output.append(harvest)
             # All of them together can take longer than the pacer's burst lasts.
-            self._unlooked += self._windows.send(self._clock.now(), self._pacer, self._most())
+            self._unlooked += self._windows.send(self._clock.now(), self._pacer)
         if self._output:
             self._news.set()
 
@@ -304,21 +264,6 @@ class Batch:
         elif not self._is_full:
             self._room.set()
 
-    def _watch_drops(self, now: float) -> None:
-        """Replies that our own kernel dropped say that this machine cannot keep the pace up.
-
-        A send queue that is full says nothing of the kind: what found no room is sent a moment later.
-        """
-        since, sent, dropped = self._watched
-        if now - since < WATCH_S:
-            return
-        drops = self.counters.kernel_drops
-        if since:
-            self._fastest_pps = max(self._fastest_pps, (self.tally.sent - sent) / (now - since))
-            if drops > dropped:
-                self._pacer.slow_down(self._fastest_pps)
-        self._watched = now, self.tally.sent, drops
-
     # The windows
 
     def _chosen_strategy(self, now: float) -> Strategy | None:
@@ -332,8 +277,7 @@ class Batch:
 
     def _open_windows(self, strategy: Strategy, now: float) -> None:
         """Open windows while there is room for them and something to send is wanted."""
-        timely = max(LEAST_WINDOW, self._pacer.rate_pps * WINDOW_S)
-        most = int(min(timely, self._windows.most_courses(strategy)))
+        most = int(min(window_courses(self._pacer.rate_pps), self._windows.most_courses(strategy)))
         for gathering in self._intake:
             while gathering.members and self._wants_window(gathering, most, now):
                 members = gathering.take(most)
@@ -346,7 +290,7 @@ class Batch:
 
     def _wants_window(self, gathering: Gathering, courses: int, now: float) -> bool:
         waiting = self._windows.waiting
-        appetite = APPETITE_PROBES if self._pacer.rate_pps == inf else APPETITE_S * self._pacer.rate_pps
+        appetite = appetite_probes(self._pacer.rate_pps)
         is_full = len(gathering.members) >= courses
         is_due = (self._fed and not self._intake.unrouted) or (not waiting and now - gathering.since >= PATIENCE_S)
         return (is_full or is_due) and waiting <= appetite and self._unread <= MOST_COURSES and self._windows.has_room

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allhops.core.batch.window import BLOCK_PROBES, Window
+from allhops.core.batch.window import Window
 from allhops.core.lanes import Ring
 from allhops.core.lanes.vector import VectorLane, VectorReplies
 from allhops.core.plan import Plan
 from allhops.errors import NETWORK_IS_DOWN, CapacityError
+from allhops.net.batch.rhythm import beat_probes, block_probes
 from allhops.net.clock import WallScale
 from allhops.net.tracing import size_of_probe
 from allhops.wire.probes import COOKIE_SIZE, LAYOUTS
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from allhops.core.batch.strategies import Strategy
-    from allhops.core.batch.waiting import Turn
     from allhops.core.batch.window import Tally
     from allhops.core.harvest import Harvest
     from allhops.core.ledger import Counters
@@ -41,10 +41,6 @@ LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
-LEAST_BLOCK = 64
-URGENT_BLOCK_S, BLOCK_S = 0.02, 0.1
-"""Probes that are built together, at least, and seconds of the rate: a destination's next probe waits for the block to
-be through, which is worth a microsecond a probe where other destinations wait for this one."""
 RING_PACKETS = 4_096
 """The more are read at once, the less each costs (`python -m benchmarks lanes`)."""
 MOST_RINGS = 16
@@ -153,13 +149,13 @@ class Windows:
         self._live.append(_Live(window, lease, now + HARVEST_S))
         return True
 
-    def send(self, now: float, pacer: Pacer, most: int) -> int:
-        """Hand probes to the wire, from the window whose turn it is, as many as the pacer grants; how many."""
-        sent = 0
+    def send(self, now: float, pacer: Pacer) -> int:
+        """Hand probes to the wire, from the window whose turn it is, as many as a beat may and the pacer grants."""
+        sent, most = 0, beat_probes(pacer.rate_pps)
         ready = list(self._live)
         while ready:
             live = min(ready, key=lambda live: live.window.turn(now))
-            block = live.window.probes_to_send(now, _block_size(live.window.turn(now), pacer.rate_pps))
+            block = live.window.probes_to_send(now, block_probes(pacer.rate_pps, live.window.turn(now)))
             if block is None:
                 ready.remove(live)
                 continue
@@ -259,9 +255,3 @@ class Windows:
         strange = owner == NOBODY
         if strange.any():
             self._lane.disown(replies.select(strange))
-
-
-def _block_size(turn: Turn, rate_pps: float) -> int:
-    """Probes of a block that begins with this turn."""
-    seconds = BLOCK_S if turn.others_first else URGENT_BLOCK_S
-    return max(LEAST_BLOCK, int(min(rate_pps * seconds, BLOCK_PROBES)))
