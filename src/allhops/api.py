@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 
+from allhops.core.batch.strategies import BATCH_STRATEGIES
 from allhops.errors import UsageError
-from allhops.net.many import FRUGAL, PARALLEL, TraceMany
+from allhops.net.many import TraceMany
 from allhops.net.prober import Prober
 from allhops.options import BATCH_RATE_PPS, TraceOptions
 
@@ -48,9 +49,10 @@ def trace_many(
         async for trace in allhops.trace_many(destinations):     # as they finish
 
     Destinations are taken lazily, and a slow consumer slows the probing down: memory holds windows of them, never the
-    whole list. `rate_pps` is the rate of all probes together, None for as fast as this machine can without loss of its
-    own. A destination that cannot be traced yields a `Trace` with stop reason `local_error` or `bad_destination` and
-    stops no other.
+    whole list. Nothing waits for a slow source: what it has given is traced, and yielded, before it gives more.
+    `rate_pps` is the rate of all probes together, None for as fast as this machine can without loss of its own. A
+    destination that cannot be traced yields a `Trace` with stop reason `local_error` or `bad_destination` and stops no
+    other.
 
     `strategy` is "parallel", which asks every TTL (what fewer than 100 destinations get when nothing is said), or
     "frugal", which asks only what other paths have not shown yet (what more get): hops that it owes to another trace
@@ -64,8 +66,8 @@ def trace_many(
         PrivilegeError: the kernel refuses the sockets.
     """
     asked = TraceOptions(**options)
-    if strategy not in (None, PARALLEL, FRUGAL):
-        raise UsageError(f"strategy must be {PARALLEL!r} or {FRUGAL!r}, not {strategy!r}")
+    if strategy is not None and strategy not in BATCH_STRATEGIES:
+        raise UsageError(f"strategy must be one of {', '.join(BATCH_STRATEGIES)}, not {strategy!r}")
 
     def open_batch(name: str) -> Batch:
         from allhops.net.batch.engine import Batch  # numpy: 90 ms that few destinations need not pay

@@ -99,6 +99,11 @@ class TraceOptions:
         if not (isinstance(self.timeout, int | float) and 0 < self.timeout <= MAX_WAIT_S):
             raise UsageError(f"timeout must be more than 0 and at most {MAX_WAIT_S:g} seconds, not {self.timeout!r}")
 
+    @property
+    def is_for_one_trace(self) -> bool:
+        """Whether something is asked for that a batch cannot do: to measure path MTUs, or to give its port away."""
+        return self.discover_mtu or self.source_port is not None
+
     def check_flow_label(self, version: int | None) -> None:
         """Refuse a flow label for IPv4, which has no room for one. Raises: UsageError."""
         if self.flow_label is not None and version == 4:

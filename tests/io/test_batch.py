@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+import allhops
+from allhops.core.batch.strategies import BATCH_STRATEGIES
 from allhops.core.harvest import STOP_REASONS, Harvest
 from allhops.errors import SendError, UsageError
 from allhops.model import ReplyKind, StopReason
@@ -231,6 +233,39 @@ async def test_many_traces_come_in_the_order_of_the_list() -> None:
     traces = await TraceMany(Prober, names, OPTIONS, open_batch=open_batch)
     assert [trace.destination for trace in traces] == names
     assert opened == ["frugal"]
+
+
+@pytest.mark.parametrize("strategy", [None, "frugal", "whole"])
+async def test_what_a_slow_source_has_given_is_traced_before_it_gives_more(strategy: str | None) -> None:
+    """Its next destination may depend on what the last one has shown."""
+    net = SyntheticInternet(3, destinations=3)
+    names = [str(IPv4Address(number)) for number in net.destinations().tolist()]
+    seen: asyncio.Queue[str] = asyncio.Queue()
+    opened: list[str] = []
+
+    async def destinations() -> AsyncIterator[str]:
+        for name in names:
+            yield name
+            assert await seen.get() == name
+
+    def open_batch(strategy: str) -> Batch:
+        opened.append(strategy)
+        return Batch(OPTIONS, strategy=strategy, wire=FakeWire(net))
+
+    async for trace in TraceMany(Prober, destinations(), OPTIONS, open_batch=open_batch, strategy=strategy):
+        seen.put_nowait(trace.destination)
+    assert seen.empty()
+    assert opened == [strategy or "parallel"]
+
+
+@pytest.mark.parametrize("strategy", BATCH_STRATEGIES)
+def test_trace_many_knows_every_strategy(strategy: str) -> None:
+    assert allhops.trace_many([], strategy=strategy)
+
+
+def test_trace_many_refuses_other_strategies() -> None:
+    with pytest.raises(UsageError, match=r"parallel, frugal, whole, not 'clever'"):
+        allhops.trace_many([], strategy="clever")
 
 
 async def test_nothing_ends_before_it_began() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from contextlib import nullcontext
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 
 from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason
-from allhops.net.many import WINDOW
+from allhops.net.many import WINDOW, TraceMany, untraced
 from allhops.net.prober import Prober
 from allhops.options import TraceOptions
 from allhops.testing.fakenet import FakeLease, FakeNet
@@ -131,6 +132,32 @@ async def test_trace_many_streams_as_they_finish(net: CountingNet) -> None:
     assert finished[3] == SLOW
 
 
+async def test_what_a_slow_source_has_given_is_traced_before_it_gives_more(net: CountingNet) -> None:
+    """Its next destination may depend on what the last one has shown."""
+    seen: asyncio.Queue[str] = asyncio.Queue()
+
+    async def destinations() -> AsyncIterator[str]:
+        for index in range(3):
+            yield f"198.18.0.{index + 1}"
+            assert await seen.get() == f"198.18.0.{index + 1}"
+
+    async with Prober(transport=net) as prober:
+        async for trace in prober.trace_many(destinations()):
+            seen.put_nowait(trace.destination)
+    assert seen.empty()
+
+
+async def test_what_a_source_raises_is_raised_and_closes_everything(net: CountingNet) -> None:
+    async def broken() -> AsyncIterator[str]:
+        yield SLOW
+        raise RuntimeError("the list broke")
+
+    async with Prober(transport=net) as prober:
+        with pytest.raises(RuntimeError, match="the list broke"):
+            await prober.trace_many(broken())
+        assert net.leases_out == 0
+
+
 async def test_one_bad_destination_stops_no_other(net: CountingNet) -> None:
     async with Prober(transport=net) as prober:
         traces = await prober.trace_many(["198.18.0.1", "0.0.0.0", "256.1.1.1", "198.18.0.2"])
@@ -164,7 +191,27 @@ async def test_memory_holds_a_window_of_destinations(net: CountingNet) -> None:
         async for _ in prober.trace_many(destinations(), attempts=1, max_ttl=4):
             assert taken - net.leases_out <= 3 * WINDOW
             assert net.leases_out <= WINDOW
-    assert net.most_out == WINDOW
+
+
+async def test_a_window_of_destinations_is_under_way_at_once() -> None:
+    under_way = most = 0
+    is_full = asyncio.Event()
+
+    class Busy(Prober):
+        async def trace_with(self, destination: str | Address, options: TraceOptions) -> Trace:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            if under_way == WINDOW:
+                is_full.set()
+            await is_full.wait()
+            under_way -= 1
+            return untraced(destination, options)
+
+    destinations = [f"198.18.0.{index}" for index in range(2 * WINDOW)]
+    traces = await TraceMany(lambda: nullcontext(Busy()), destinations, TraceOptions())
+    assert [trace.destination for trace in traces] == destinations
+    assert most == WINDOW
 
 
 @pytest.mark.parametrize("turns", range(12))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from allhops.errors import CapacityError, ResolveError, SendError, UsageError
 from allhops.model import StopReason, Trace
+from allhops.net.read_ahead import ReadAhead, following
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
     from allhops.net.prober import Prober
     from allhops.options import TraceOptions
 
+    Member = tuple[int, str | Address]
+    """Position in the caller's list, and what stands there."""
+
 WINDOW = 100
 """Destinations under way at once."""
 PARALLEL_BELOW = 100
 """Destinations from which on what one path shows saves probes on the next."""
+UNDECIDED_S = 0.5
+"""How long a slow source may keep it open whether there are few destinations or many."""
 PARALLEL, FRUGAL = "parallel", "frugal"
 """Strategies; the second is that of batches whose caller does not say."""
 TURN = 32
@@ -70,20 +76,28 @@ class TraceMany:
 
     async def _numbered(self) -> AsyncGenerator[tuple[int, Trace], None]:
         """(position in the input, trace) as they finish; every task has ended when this has."""
-        async with aclosing(numbered(self._destinations)) as source:
-            first = []
+        async with aclosing(numbered(self._destinations)) as source, aclosing(ReadAhead(source)) as members:
             if self._open_batch is not None:
-                first = [member async for member in _at_most(PARALLEL_BELOW, source)]
-            if self._open_batch is not None and (len(first) == PARALLEL_BELOW or self._strategy == FRUGAL):
-                traces = self._by_batch(self._open_batch(self._strategy or FRUGAL), _chained(first, source))
+                await members.look(PARALLEL_BELOW, UNDECIDED_S)
+            strategy = self._strategy_for(members)
+            if self._open_batch is None or strategy is None:
+                traces = self._by_prober(aiter(members))
             else:
-                traces = self._by_prober(_chained(first, source))
+                traces = self._by_batch(self._open_batch(strategy), aiter(members))
             async with aclosing(traces):
                 async for pair in traces:
                     yield pair
 
+    def _strategy_for(self, members: ReadAhead[Member]) -> str | None:
+        """The batch's; None where the prober does as well, or where only it can do what is asked for."""
+        if len(members.items) == PARALLEL_BELOW:
+            return self._strategy or FRUGAL
+        if self._strategy not in (None, PARALLEL):
+            return self._strategy
+        return None if members.is_all or self._options.is_for_one_trace else PARALLEL
+
     async def _by_batch(
-        self, open_batch: Batch, source: AsyncIterator[tuple[int, str | Address]]
+        self, open_batch: Batch, source: AsyncIterator[Member]
     ) -> AsyncGenerator[tuple[int, Trace], None]:
         from allhops.net.batch.feed import Refused, feed  # numpy, below: 90 ms that few destinations need not pay
 
@@ -98,32 +112,36 @@ class TraceMany:
                     if number % TURN == TURN - 1:
                         await asyncio.sleep(0)
 
-    async def _by_prober(
-        self, source: AsyncIterator[tuple[int, str | Address]]
-    ) -> AsyncGenerator[tuple[int, Trace], None]:
+    async def _by_prober(self, source: AsyncIterator[Member]) -> AsyncGenerator[tuple[int, Trace], None]:
         tasks: set[asyncio.Task[tuple[int, Trace]]] = set()
-        finished: asyncio.Queue[asyncio.Task[tuple[int, Trace]]] = asyncio.Queue()
-        exhausted = False
+        done: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
+        coming: asyncio.Task[Member | None] | None = None
+        is_exhausted = False
         async with self._open_prober() as prober:
             try:
-                while tasks or not exhausted:
-                    while not exhausted and len(tasks) < WINDOW:
-                        try:
-                            position, destination = await anext(source)
-                        except StopAsyncIteration:
-                            exhausted = True
-                        else:
-                            task = asyncio.ensure_future(self._trace(prober, position, destination))
-                            task.add_done_callback(finished.put_nowait)
-                            tasks.add(task)
-                    if tasks:
-                        task = await finished.get()
+                while True:
+                    if coming is None and not is_exhausted and len(tasks) < WINDOW:
+                        coming = asyncio.ensure_future(following(source))
+                        coming.add_done_callback(done.put_nowait)
+                    if coming is None and not tasks:
+                        return
+                    task = await done.get()
+                    if task is not coming:
                         tasks.remove(task)
                         yield task.result()
+                        continue
+                    coming, member = None, task.result()
+                    if member is None:
+                        is_exhausted = True
+                    else:
+                        tracing = asyncio.ensure_future(self._trace(prober, *member))
+                        tracing.add_done_callback(done.put_nowait)
+                        tasks.add(tracing)
             finally:
-                for task in tasks:
+                left = [*tasks, *([coming] if coming is not None else [])]
+                for task in left:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(*left, return_exceptions=True)
 
     async def _trace(self, prober: Prober, position: int, destination: str | Address) -> tuple[int, Trace]:
         try:
@@ -132,29 +150,10 @@ class TraceMany:
             return position, untraced(destination, self._options, str(error))
 
 
-async def _at_most(
-    most: int, source: AsyncIterator[tuple[int, str | Address]]
-) -> AsyncIterator[tuple[int, str | Address]]:
-    for _ in range(most):
-        member = await anext(source, None)
-        if member is None:
-            return
-        yield member
-
-
-async def _chained(
-    first: Iterable[tuple[int, str | Address]], rest: AsyncIterator[tuple[int, str | Address]]
-) -> AsyncIterator[tuple[int, str | Address]]:
-    for member in first:
-        yield member
-    async for member in rest:
-        yield member
-
-
 async def numbered(
     destinations: Iterable[str | Address] | AsyncIterable[str | Address],
-) -> AsyncGenerator[tuple[int, str | Address], None]:
-    """(position, destination), read lazily."""
+) -> AsyncGenerator[Member, None]:
+    """Read lazily."""
     position = 0
     if hasattr(destinations, "__aiter__"):
         async for destination in destinations:

@@ -31,7 +31,7 @@ from allhops.net.batch.rhythm import LOOK_PROBES, appetite_probes, beat_s, look_
 from allhops.net.batch.stats import Stats
 from allhops.net.batch.windows import MOST_COURSES, Windows
 from allhops.net.clock import AwakeClock
-from allhops.net.many import FRUGAL, PARALLEL, PARALLEL_BELOW
+from allhops.net.many import FRUGAL, PARALLEL, PARALLEL_BELOW, UNDECIDED_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable
@@ -46,8 +46,6 @@ FEED_CHUNK = 256
 """Destinations taken from the feed before the loop gets its turn."""
 PATIENCE_S = 0.02
 """How long destinations wait for others to fill their window while nothing else is left to send."""
-UNDECIDED_S = 0.5
-"""How long a slow feed may keep it open whether there are few destinations or many."""
 
 
 class Batch:
