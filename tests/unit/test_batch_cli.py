@@ -489,9 +489,11 @@ class FullDisk:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG])
 @pytest.mark.parametrize("room", [0, 100, 5_000])
+@pytest.mark.parametrize("write_bytes", [64, outputs.WRITE_BYTES])
 def test_a_full_disk_keeps_whole_lines_and_is_gone_on_with(
     code: int,
     room: int,
+    write_bytes: int,
     tmp_path: Path,
     listed: Path,
     opened: Opened,
@@ -502,6 +504,7 @@ def test_a_full_disk_keeps_whole_lines_and_is_gone_on_with(
     command = ["batch", str(listed), "-o", str(out)]
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", FullDisk(room, code).write)
+        patched.setattr(outputs, "WRITE_BYTES", write_bytes)
         assert main(command) == 74
     err = capfd.readouterr().err
     assert f"allhops: cannot write {out}: {os.strerror(code)}\n" in err

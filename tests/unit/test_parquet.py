@@ -295,6 +295,20 @@ def fails(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, "no room")
 
 
+def test_parts_are_quick_to_write_and_the_joined_file_is_small(path: Path) -> None:
+    def compression(file: Path) -> str:
+        told: str = pyarrow.parquet.read_metadata(file).row_group(0).column(0).compression
+        return told
+
+    output = writer(path)
+    output.harvest(likely_harvest(1, 100))
+    output.flush()
+    [part] = path.with_name("run.parquet.parts").iterdir()
+    assert compression(part) == "LZ4"
+    output.close()
+    assert compression(path) == "ZSTD"
+
+
 def test_joined_rows_are_in_large_groups(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROWS_PER_PART", 10)
     monkeypatch.setattr(parquet, "MOST_ROWS", 10)

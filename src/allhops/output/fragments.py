@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from allhops.core.paths import address_text
+from allhops.output.addresses import distinct
 from allhops.output.json import compact
 
 if TYPE_CHECKING:
@@ -58,10 +59,13 @@ class Remembered(dict[Hashable, str]):
 class AddressTexts(dict[int | bytes, str]):
     """Address to its text in quotes, remembered: an IPv4 one by its number, first octet lowest, an IPv6 one packed."""
 
-    def texts(self, packed: NDArray[np.uint8]) -> list[str]:
-        """The text of each of (k, 4 or 16) addresses."""
-        kind = "<u4" if packed.shape[1] == _IPV4_SIZE else f"V{packed.shape[1]}"
-        return [*map(self.__getitem__, np.ascontiguousarray(packed).view(kind).ravel().tolist())]
+    def texts(self, packed: NDArray[np.uint8]) -> NDArray[Any]:
+        """(k,): the text of each of (k, 4 or 16) addresses."""
+        packed = np.ascontiguousarray(packed)
+        if packed.shape[1] != _IPV4_SIZE:
+            return np.array([*map(self.__getitem__, packed.view(f"V{packed.shape[1]}")[:, 0].tolist())], object)
+        numbers, codes = distinct(packed.view("<u4")[:, 0])  # as a rule few routers: cheaper than to look each up
+        return np.array([*map(self.__getitem__, numbers.tolist())], object)[codes]
 
     def __missing__(self, key: int | bytes) -> str:
         if len(self) >= MOST_REMEMBERED:

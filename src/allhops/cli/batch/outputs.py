@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 SYNC_S: Final = 1.0
 """What a power failure costs at most, seconds."""
+WRITE_BYTES: Final = 1 << 16
+"""Handed to the kernel at once. At 50,000 probes of 480 bytes a second a write costs 0.28 to 0.51 us a probe by the
+megabyte and 0.14 (once 0.40) by 64 KB, sizes taken in turns into one file (Linux 6.18, ext4, virtual machine). It seems
+that large writes get large pages, memory that the host has yet to provide, and small ones what was in use just now.
+Where all memory is at hand, small writes cost 0.03 us a probe more."""
 
 
 class FileError(Exception):
@@ -110,7 +115,7 @@ class JsonLinesFile:
         rest = memoryview(lines)
         try:
             while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+                rest = rest[os.write(self._descriptor, rest[:WRITE_BYTES]) :]
         except OSError as error:
             with suppress(OSError):  # a resumed run would drop it all the same
                 os.ftruncate(self._descriptor, self._size)  # the part of a line that had room
