@@ -74,7 +74,7 @@ class Survey:
         return replace(self, **columns)
 
 
-def key_of(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def key_of(packed: NDArray[Any]) -> NDArray[np.uint64]:
     """(..., 16) left-aligned addresses to (...,) numbers: an IPv4 address its own, an IPv6 address a hash.
 
     Never 0 for an address that is not. Good for comparing responders of one path, or as a key whose owner is checked.

@@ -19,8 +19,9 @@ from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect
 from allhops.core.lanes.entry import enter
 from allhops.core.lanes.matching import Match, is_of, match
 from allhops.core.lanes.skim import skim
-from allhops.core.lanes.tables import tables_of
+from allhops.core.lanes.tables import folded, tables_of
 from allhops.core.ledger import ANSWERED, IN_FLIGHT, UNSENT
+from allhops.wire.checksum import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,27 +44,29 @@ class VectorLane:
         self._headroom = headroom
 
     def launch(self, plan: Plan, slots: Sequence[int] | NDArray[np.int64]) -> Block:
-        """Build the probes of these slots: copies of one template, every word that differs patched in all of them."""
+        """Build the probes of these slots: copies of templates, in all of which destination and port are patched."""
         tables, layout, headroom = tables_of(plan), plan.layout, self._headroom
-        wanted = np.asarray(slots, np.int64)
-        count = len(wanted)
-        packets = bytearray(bytes(headroom) + tables.base.packet) * count
-        stride = headroom + plan.size
+        family, wanted = layout.family, np.asarray(slots, np.int64)
+        count, stride = len(wanted), headroom + plan.size
+        packets = bytearray(count * stride)
         block = Block(slots, packets, plan.size, headroom)  # type: ignore[arg-type]  # an array is as good a sequence
         if not count:
             return block
         courses = wanted // plan.slots_per_course
         destinations = courses // len(plan.source_ports)
+        positions = wanted - courses * plan.slots_per_course
+        templates = tables.templates(headroom)
+        templates.take(positions, out=np.frombuffer(packets, templates.dtype), mode="clip")  # others are buffered
 
         def put(offset: int, values: NDArray[Any], kind: str = ">u2") -> None:
             np.ndarray((count,), kind, packets, headroom + offset, (stride,))[:] = values
 
-        address_size = layout.family.address_size
-        put(layout.family.destination_offset, tables.addresses[destinations], f"V{address_size}")
-        for offset, words in tables.patches(wanted - courses * plan.slots_per_course, destinations):
-            put(offset, words)
+        put(family.destination_offset, tables.addresses[destinations], f"V{family.address_size}")
         put(layout.flow_offset, tables.ports[courses])
         put(layout.checksum_offset, tables.checksums[courses])
+        if family.checksum_offset is not None:
+            total = tables.header_sums[positions] + tables.address_sums[destinations]
+            put(family.checksum_offset, folded(total) ^ MASK)
         return block
 
     def unpack(self, ring: Ring) -> VectorReplies:
