@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from allhops.core.batch.survey import key_of
+from allhops.core.answers import key_of
 from allhops.core.lanes import ROW_SIZE, Ring
 from allhops.core.lanes.scalar import ScalarLane
 from allhops.core.lanes.vector import VectorLane

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from allhops.core.batch.survey import key_of
+from allhops.core.answers import key_of
 from allhops.core.ledger import ADDRESS_BYTES
 from allhops.wire.checksum import MASK, fold
 from allhops.wire.codec import balance, encode_mark
