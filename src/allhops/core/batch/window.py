@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from allhops.core.batch.ends import CODE_OF, last_ttls, stop_reasons
 from allhops.core.batch.flight import Flight
-from allhops.core.batch.survey import NONE, Survey, survey
+from allhops.core.batch.sent import NEVER, Sent
+from allhops.core.batch.survey import survey
 from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
-from allhops.core.harvest import STOP_REASONS, Harvest, joined
+from allhops.core.harvest import Harvest, joined
 from allhops.core.lanes.departures import departures
 from allhops.core.ledger import CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Ledger
 from allhops.errors import NETWORK_IS_DOWN
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from allhops.core.batch.strategies import Strategy
+    from allhops.core.batch.survey import Survey
     from allhops.core.lanes import Block
     from allhops.core.ledger import Counters
     from allhops.core.plan import Plan
@@ -45,7 +48,6 @@ NETWORK_DOWN_PAUSE_S = 1.0
 """Between two probes that ask whether the network is back."""
 NETWORK_DOWN_TRIES = 5
 """Of these in a row; after that all that is left is tried at once, and ends as what it is."""
-_FAR = np.iinfo(np.int16).max
 
 
 @dataclass(slots=True)
@@ -103,6 +105,7 @@ class Window(Generic[Replies]):
         self._positions = np.asarray(positions, np.int64)
         self._backend = backend
         self._state = np.frombuffer(self.ledger.state, np.uint8)
+        self._sent = Sent(plan, self.ledger, now_ns)
         self._waiting = Waiting(random)
         self._flight = Flight(plan, self.ledger)
         self._block: Block | None = None
@@ -117,13 +120,8 @@ class Window(Generic[Replies]):
         # What is added to with `np.add.at` is int64: where it has to cast, that takes 30 times as long.
         self._outstanding = np.zeros(plan.courses, np.int64)
         self._is_touched = np.zeros(plan.courses, bool)
-        self._arrival_ttl = np.full(plan.courses, _FAR, np.int16)
-        self._sent = np.zeros(plan.courses, np.int64)
-        self._sent_at = np.full(plan.courses, -np.inf)
-        self._failed = np.zeros(plan.courses, np.int64)
-        self._last_error = np.zeros(plan.courses, np.uint16)
-        self._began_at = np.full(plan.courses, np.nan)
-        self._began_ns = np.full(plan.courses, now_ns, np.int64)
+        self._useless = np.full(plan.courses, plan.slots)
+        """The first slot of each that is beyond its destination."""
         self._harvests: list[Harvest] = []
         self.open_courses = plan.courses
         first = strategy.begin(plan)
@@ -205,12 +203,9 @@ class Window(Generic[Replies]):
         self._state[slots] = IN_FLIGHT
         self.ledger.counters.sent += len(slots)
         self.tally.sent += len(slots)
-        is_first = self._sent[courses] == 0
-        self._note_begun(courses[is_first], sent_ns[is_first], sent_at[is_first])
-        np.add.at(self._sent, courses, 1)
-        self._sent_at[courses] = sent_at
-        failed = errors != 0
-        if failed.any():
+        self._sent.note(courses, sent_at, sent_ns)
+        if errors.any():
+            failed = errors != 0
             self._note_failed(slots[failed], errors[failed], now)
             slots, sent_at = slots[~failed], sent_at[~failed]
         else:
@@ -226,10 +221,11 @@ class Window(Generic[Replies]):
         slots = np.asarray(self._lane.record(self.plan, self.ledger, replies), np.int64)
         if not len(slots):
             return
-        courses, ttls = self._courses_of(slots), self._ttls_of(slots)
-        arrived = np.asarray(self.ledger.kind)[slots] == DESTINATION
-        np.minimum.at(self._arrival_ttl, courses[arrived], ttls[arrived].astype(np.int16))
-        self._flight.heard(slots, courses, ttls)
+        courses = self._courses_of(slots)
+        beyond = (slots // self.plan.slots_per_row + 1) * self.plan.slots_per_row
+        arrived = np.flatnonzero(np.asarray(self.ledger.kind)[slots] == DESTINATION)
+        np.minimum.at(self._useless, courses[arrived], beyond[arrived])
+        self._flight.heard(slots, courses, beyond)
         self.tally.answered += len(slots)
         self._settle(courses)
 
@@ -286,7 +282,7 @@ class Window(Generic[Replies]):
 
     def _proceed(self, courses: NDArray[np.int64], now: float) -> None:
         """Go on with courses that have nothing out and nothing to send."""
-        unsendable = (self._failed[courses] == self._sent[courses]) & (self._sent[courses] > 0)
+        unsendable = self._sent.nothing_left(courses)
         if unsendable.any():
             self._end(survey(self.plan, self.ledger, courses[unsendable]), now)
             courses = courses[~unsendable]
@@ -303,14 +299,14 @@ class Window(Generic[Replies]):
         if len(asked.slots):
             self._ask(asked.slots, now)
         if asked.done.any():
-            self._end(known.part(asked.done), now)
+            self._end(known if asked.done.all() else known.part(asked.done), now)
 
     def _ask(self, slots: NDArray[np.int64], now: float) -> None:
         courses = self._courses_of(slots)
         np.add.at(self._outstanding, courses, 1)
-        others_first, is_new = ~self._is_awaited[courses], self._sent[courses] == 0
-        is_early = now < self._sent_at[courses] + SPACING_S
-        kinds = others_first * 4 + is_new * 2 + is_early
+        sent_at = self._sent.at[courses]
+        others_first, is_new, is_early = ~self._is_awaited[courses], sent_at == NEVER, now < sent_at + SPACING_S
+        kinds = others_first.view(np.uint8) << 2 | is_new.view(np.uint8) << 1 | is_early.view(np.uint8)
         for kind in np.flatnonzero(np.bincount(kinds)).tolist():
             part = kinds == kind
             turn = Turn(others_first=bool(kind & 4), is_new=bool(kind & 2), since=now)
@@ -319,9 +315,10 @@ class Window(Generic[Replies]):
     def _useful(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those that can still change the result: not beyond the destination."""
         courses = self._courses_of(slots)
-        useful = self._ttls_of(slots) <= self._arrival_ttl[courses]
-        if not useful.all():
-            self._settle(courses[~useful])
+        useful = slots < self._useless[courses]
+        if useful.all():
+            return slots
+        self._settle(courses[~useful])
         return slots[useful]
 
     def _settle(self, courses: NDArray[np.int64]) -> None:
@@ -331,22 +328,18 @@ class Window(Generic[Replies]):
 
     def _settled(self) -> NDArray[np.int64]:
         """Open courses that have become free of outstanding probes since the last time."""
-        free = np.flatnonzero(self._is_touched & self._is_open & (self._outstanding == 0))
-        self._is_touched[:] = False
+        touched = np.flatnonzero(self._is_touched)
+        if not len(touched):
+            return touched
+        self._is_touched[touched] = False
+        free: NDArray[np.int64] = touched[self._is_open[touched] & (self._outstanding[touched] == 0)]
         return free
-
-    def _note_begun(self, courses: NDArray[np.int64], sent_ns: NDArray[np.int64], sent_at: NDArray[np.float64]) -> None:
-        """These courses sent no probe before."""
-        backwards = slice(None, None, -1)  # the first of two probes is written last
-        self._began_at[courses[backwards]] = sent_at[backwards]
-        self._began_ns[courses[backwards]] = sent_ns[backwards]
 
     def _note_failed(self, slots: NDArray[np.int64], errors: NDArray[np.uint16], now: float) -> None:
         courses = self._courses_of(slots)
         np.frombuffer(self.ledger.error, np.uint16)[slots] = errors
         self._state[slots] = LOCAL_ERROR
-        np.add.at(self._failed, courses, 1)
-        self._last_error[courses] = errors
+        self._sent.note_failed(courses, errors)
         self.tally.local_error += len(courses)
         self._settle(courses)
         if int(errors[-1]) in NETWORK_IS_DOWN:
@@ -356,11 +349,10 @@ class Window(Generic[Replies]):
 
     def _end(self, known: Survey, now: float, *, interrupted: bool = False) -> None:
         """These courses have ended; their harvest waits."""
-        courses, options = known.courses, self.plan.options
-        began_at = np.where(np.isnan(self._began_at[courses]), now, self._began_at[courses])
-        stop = self._stop_reasons(known, interrupted=interrupted)
-        is_error = stop == STOP_REASONS.index(StopReason.LOCAL_ERROR)
-        last_ttl = np.where(is_error, options.first_ttl - 1, self._last_ttl(known))
+        courses, began_at = known.courses, self._sent.began_at[known.courses]
+        stop, last_ttl = stop_reasons(known, interrupted=interrupted), last_ttls(known)
+        unsendable = self._sent.nothing_left(courses)
+        stop[unsendable], last_ttl[unsendable] = CODE_OF[StopReason.LOCAL_ERROR], self.plan.options.first_ttl - 1
         self._is_open[courses] = False
         self.open_courses -= len(courses)
         self._harvests.append(
@@ -372,48 +364,17 @@ class Window(Generic[Replies]):
                 courses=courses,
                 stop=stop,
                 end_ttl=known.end_ttl,
-                last_ttl=last_ttl.astype(np.int16),
-                started_ns=self._began_ns[courses],
-                duration_ns=np.rint((now - began_at) * 1e9).astype(np.int64),
-                errors=self._last_error[courses],
+                last_ttl=last_ttl,
+                started_ns=self._sent.began_ns[courses],
+                duration_ns=np.rint((now - np.where(np.isnan(began_at), now, began_at)) * 1e9).astype(np.int64),
+                errors=self._sent.last_error[courses],
                 inherited=self._strategy.inherited(self.plan, known),
                 backend=self._backend,
             )
         )
 
-    def _stop_reasons(self, known: Survey, *, interrupted: bool) -> NDArray[np.uint8]:
-        """(n,): as `Course.stop_reason`."""
-        courses, options = known.courses, self.plan.options
-        cases = [
-            ((self._failed[courses] == self._sent[courses]) & (self._sent[courses] > 0), StopReason.LOCAL_ERROR),
-            (np.full(len(courses), interrupted), StopReason.INTERRUPTED),
-            (known.reached_ttl > 0, StopReason.REACHED),
-            (known.unreachable_ttl > 0, StopReason.UNREACHABLE),
-            (known.loop_ttl > 0, StopReason.LOOP),
-            (options.max_ttl - known.highest_heard >= options.gap_limit, StopReason.GAP_LIMIT),
-        ]
-        reasons = np.full(len(courses), STOP_REASONS.index(StopReason.MAX_TTL), np.uint8)
-        for case, reason in reversed(cases):
-            reasons[case] = STOP_REASONS.index(reason)
-        return reasons
-
-    def _last_ttl(self, known: Survey) -> NDArray[np.int16]:
-        """(n,): of the last hop to show: past the last answer only what was asked, and no more than the gap limit."""
-        options, last = self.plan.options, known.end_ttl.copy()
-        endless = np.flatnonzero(last == NONE)
-        if len(endless):
-            ttls = np.arange(options.first_ttl, options.max_ttl + 1, dtype=np.int16)
-            limit = np.minimum(known.highest_heard[endless] + options.gap_limit, options.max_ttl)
-            asked = (known.tries[endless] > 0) & (ttls <= limit[:, None])
-            last[endless] = np.where(asked, ttls, options.first_ttl - 1).max(axis=1)
-        return last
-
     def _courses_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return slots // self.plan.slots_per_course
-
-    def _ttls_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        plan = self.plan
-        return slots // plan.slots_per_row % plan.ttls + plan.options.first_ttl
 
     def __repr__(self) -> str:
         return (
