@@ -1,4 +1,4 @@
-"""Why courses end, and how far what they show goes: the rules of course.py, as array operations.
+"""Courses that have ended: why, and how far what they show goes, by the rules of course.py, as array operations.
 
 This file knows no packet and no clock.
 """
@@ -10,16 +10,71 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allhops.core.batch.survey import NONE
-from allhops.core.harvest import STOP_REASONS
+from allhops.core.harvest import STOP_REASONS, Harvest, joined
 from allhops.model import StopReason
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from allhops.core.batch.sent import Sent
+    from allhops.core.batch.strategies import Strategy
     from allhops.core.batch.survey import Survey
 
 CODE_OF = {reason: np.uint8(code) for code, reason in enumerate(STOP_REASONS)}
 """Stop reason to column value."""
+
+
+class Ends:
+    """What of one window waits to be harvested; for the arguments see `Window`."""
+
+    def __init__(
+        self, strategy: Strategy, sent: Sent, names: Sequence[str], positions: NDArray[np.int64], backend: str
+    ) -> None:
+        self._strategy = strategy
+        self._sent = sent
+        self._names = names
+        self._positions = positions
+        self._backend = backend
+        self._harvests: list[Harvest] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._harvests
+
+    def add(self, known: Survey, now: float, *, interrupted: bool = False) -> None:
+        """These courses have ended."""
+        courses, sent = known.courses, self._sent
+        stop, last_ttl = stop_reasons(known, interrupted=interrupted), last_ttls(known)
+        unsendable = sent.nothing_left(courses)
+        stop[unsendable], last_ttl[unsendable] = CODE_OF[StopReason.LOCAL_ERROR], known.plan.options.first_ttl - 1
+        began_at = sent.began_at[courses]
+        self._harvests.append(
+            Harvest(
+                plan=known.plan,
+                ledger=known.ledger,
+                names=self._names,
+                positions=self._positions,
+                courses=courses,
+                stop=stop,
+                end_ttl=known.end_ttl,
+                last_ttl=last_ttl,
+                started_ns=sent.began_ns[courses],
+                duration_ns=np.rint((now - np.where(np.isnan(began_at), now, began_at)) * 1e9).astype(np.int64),
+                errors=sent.last_error[courses],
+                inherited=self._strategy.inherited(known.plan, known),
+                backend=self._backend,
+            )
+        )
+
+    def take(self) -> Harvest | None:
+        """All of them, once; None for none."""
+        if not self._harvests:
+            return None
+        harvests, self._harvests = self._harvests, []
+        return joined(harvests)
 
 
 def stop_reasons(known: Survey, *, interrupted: bool) -> NDArray[np.uint8]:

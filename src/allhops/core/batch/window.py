@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from allhops.core.batch.ends import CODE_OF, last_ttls, stop_reasons
+from allhops.core.batch.ends import Ends
 from allhops.core.batch.flight import Flight
+from allhops.core.batch.leaving import Leaving
 from allhops.core.batch.sent import NEVER, Sent
 from allhops.core.batch.survey import survey
-from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
-from allhops.core.harvest import Harvest, joined
-from allhops.core.lanes.departures import departures
+from allhops.core.batch.waiting import SPACING_S, Turn
 from allhops.core.ledger import CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Ledger
 from allhops.errors import NETWORK_IS_DOWN
-from allhops.model import StopReason
 from allhops.wire.classify import DESTINATION
 
 if TYPE_CHECKING:
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 
     from allhops.core.batch.strategies import Strategy
     from allhops.core.batch.survey import Survey
+    from allhops.core.harvest import Harvest
     from allhops.core.lanes import Block
     from allhops.core.ledger import Counters
     from allhops.core.plan import Plan
@@ -101,18 +100,11 @@ class Window(Generic[Replies]):
         self.tally = tally
         self._lane = lane
         self._strategy = strategy
-        self._names = names
-        self._positions = np.asarray(positions, np.int64)
-        self._backend = backend
         self._state = np.frombuffer(self.ledger.state, np.uint8)
         self._sent = Sent(plan, self.ledger, now_ns)
-        self._waiting = Waiting(random)
+        self._leaving = Leaving(random)
         self._flight = Flight(plan, self.ledger)
-        self._block: Block | None = None
-        self._block_turn = NO_TURN
-        self._counted = 0
-        self._left: list[tuple[Block, int, int, float]] = []
-        """What has left and is not recorded: of a block, from one probe to another, and when."""
+        self._ends = Ends(strategy, self._sent, names, np.asarray(positions, np.int64), backend)
         self._blocked_until = now
         self._network_down_tries = 0
         self._stopping = False
@@ -122,7 +114,6 @@ class Window(Generic[Replies]):
         self._is_touched = np.zeros(plan.courses, bool)
         self._useless = np.full(plan.courses, plan.slots)
         """The first slot of each that is beyond its destination."""
-        self._harvests: list[Harvest] = []
         self.open_courses = plan.courses
         first = strategy.begin(plan)
         self._is_awaited = strategy.awaited(plan)
@@ -131,16 +122,16 @@ class Window(Generic[Replies]):
     @property
     def ended(self) -> bool:
         """Whether every course has ended and its harvest was taken."""
-        return self.open_courses == 0 and not self._harvests
+        return self.open_courses == 0 and self._ends.is_empty
 
     @property
     def waiting(self) -> int:
         """Probes that wait to be sent, due or not."""
-        return self._waiting.slots + (len(self._block) - self._block.handed if self._block is not None else 0)
+        return self._leaving.slots
 
     def turn(self, now: float) -> Turn:
         """Of what is to be sent next: of several windows the lowest goes first."""
-        return self._block_turn if self._block is not None else self._waiting.turn(now)
+        return self._leaving.turn(now)
 
     @property
     def in_flight(self) -> int:
@@ -156,29 +147,14 @@ class Window(Generic[Replies]):
         """
         if now < self._blocked_until:
             return None
-        if self._block is None:
-            self._block_turn = self._waiting.turn(now)
-            slots = self._useful(self._waiting.take(now, min(most, BLOCK_PROBES)))
-            if not len(slots):
-                self._waiting.left(now)
-                return None
-            self._block = self._lane.launch(self.plan, array("q", slots.tobytes()))
-            self._counted = 0
-        return self._block
+        return self._leaving.block(now, min(most, BLOCK_PROBES), self._build)
 
     def probes_left(self, now: float) -> None:
-        """What the net has handed over of the block since the last time left now; one that is through makes room.
+        """What the net has handed over of the block since the last time left now.
 
         Costs next to nothing: `probes_sent` records many of them at once.
         """
-        block = self._block
-        if block is None or block.handed == self._counted:
-            return
-        self._left.append((block, self._counted, block.handed, now))
-        self._counted = block.handed
-        if block.handed == len(block):
-            self._block = None
-            self._waiting.left(now)
+        self._leaving.look(now)
 
     def probes_sent(self, now: float, place: Callable[[int], int] | None = None) -> None:
         """Record what has left since the last time.
@@ -186,16 +162,11 @@ class Window(Generic[Replies]):
         Must be called before `advance`, and before replies to these probes are handed in. `place` puts a stamp where it
         belongs on the scale of the replies' stamps; None when it is there.
         """
-        self.probes_left(now)
-        if not self._left:
+        self._leaving.look(now)
+        departed = self._leaving.departed()
+        if departed is None:
             return
-        counts = [last - first for _, first, last, _ in self._left]
-        sent_at = np.repeat([at for *_, at in self._left], counts)
-        parts = _by_block(self._left)
-        self._left = []
-        slots = np.concatenate([np.asarray(block.slots)[first:last] for block, first, last in parts])
-        errors = np.concatenate([np.frombuffer(block.errors, np.uint16)[first:last] for block, first, last in parts])
-        sent_ns = np.concatenate([departures(block, first, last) for block, first, last in parts])
+        slots, errors, sent_ns, sent_at = departed
         courses = self._courses_of(slots)
         if place is not None:
             sent_ns = np.array([place(stamp) for stamp in sent_ns.tolist()], np.int64)
@@ -240,7 +211,7 @@ class Window(Generic[Replies]):
             self.tally.timed_out += len(expired)
             self._settle(self._courses_of(expired))
         courses = self._settled()
-        if not len(courses) and not self._waiting.slots and not self._flight.slots and self._block is None:
+        if not len(courses) and self._leaving.is_empty and not self._flight.slots:
             courses = np.flatnonzero(self._is_open)  # held back by the strategy, and nobody is left to wait for
         later = courses[len(courses) if most is None else most :]
         self._is_touched[later] = True
@@ -250,17 +221,13 @@ class Window(Generic[Replies]):
 
     def harvest(self) -> Harvest | None:
         """The courses that have ended since the last time; None for none."""
-        if not self._harvests:
-            return None
-        harvests, self._harvests = self._harvests, []
-        return joined(harvests)
+        return self._ends.take()
 
     def stop_sending(self, now: float) -> None:
         """Nothing leaves any more; what is out is waited for, then every course ends as it is."""
         self._stopping = True
         self.probes_sent(now)
-        self._block = None
-        self._waiting.clear()
+        self._leaving.clear()
         self._outstanding[:] = 0
         out = np.flatnonzero(self._state == IN_FLIGHT)
         np.add.at(self._outstanding, self._courses_of(out), 1)
@@ -310,16 +277,16 @@ class Window(Generic[Replies]):
         for kind in np.flatnonzero(np.bincount(kinds)).tolist():
             part = kinds == kind
             turn = Turn(others_first=bool(kind & 4), is_new=bool(kind & 2), since=now)
-            self._waiting.add(slots[part], courses[part], turn, now + SPACING_S if kind & 1 else now)
+            self._leaving.waiting.add(slots[part], courses[part], turn, now + SPACING_S if kind & 1 else now)
 
-    def _useful(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those that can still change the result: not beyond the destination."""
+    def _build(self, slots: NDArray[np.int64]) -> Block | None:
+        """Probes of those that can still change the result: not beyond the destination."""
         courses = self._courses_of(slots)
         useful = slots < self._useless[courses]
-        if useful.all():
-            return slots
-        self._settle(courses[~useful])
-        return slots[useful]
+        if not useful.all():
+            self._settle(courses[~useful])
+            slots = slots[useful]
+        return self._lane.launch(self.plan, array("q", slots.tobytes())) if len(slots) else None
 
     def _settle(self, courses: NDArray[np.int64]) -> None:
         """One probe of each of these (a course may be there twice) is no longer waited for."""
@@ -349,29 +316,9 @@ class Window(Generic[Replies]):
 
     def _end(self, known: Survey, now: float, *, interrupted: bool = False) -> None:
         """These courses have ended; their harvest waits."""
-        courses, began_at = known.courses, self._sent.began_at[known.courses]
-        stop, last_ttl = stop_reasons(known, interrupted=interrupted), last_ttls(known)
-        unsendable = self._sent.nothing_left(courses)
-        stop[unsendable], last_ttl[unsendable] = CODE_OF[StopReason.LOCAL_ERROR], self.plan.options.first_ttl - 1
-        self._is_open[courses] = False
-        self.open_courses -= len(courses)
-        self._harvests.append(
-            Harvest(
-                plan=self.plan,
-                ledger=self.ledger,
-                names=self._names,
-                positions=self._positions,
-                courses=courses,
-                stop=stop,
-                end_ttl=known.end_ttl,
-                last_ttl=last_ttl,
-                started_ns=self._sent.began_ns[courses],
-                duration_ns=np.rint((now - np.where(np.isnan(began_at), now, began_at)) * 1e9).astype(np.int64),
-                errors=self._sent.last_error[courses],
-                inherited=self._strategy.inherited(self.plan, known),
-                backend=self._backend,
-            )
-        )
+        self._ends.add(known, now, interrupted=interrupted)
+        self._is_open[known.courses] = False
+        self.open_courses -= len(known.courses)
 
     def _courses_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return slots // self.plan.slots_per_course
@@ -381,13 +328,3 @@ class Window(Generic[Replies]):
             f"<Window [{self.open_courses} of {self.plan.courses} courses open | {self.waiting} probes waiting, "
             f"{self.in_flight} in flight]>"
         )
-
-
-def _by_block(left: list[tuple[Block, int, int, float]]) -> list[tuple[Block, int, int]]:
-    """What left of each block in one piece."""
-    parts: list[tuple[Block, int, int]] = []
-    for block, first, last, _ in left:
-        if parts and parts[-1][0] is block:
-            first = parts.pop()[1]
-        parts.append((block, first, last))
-    return parts
