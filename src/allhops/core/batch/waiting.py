@@ -63,8 +63,10 @@ class Waiting:
             return
         order = self._random.permutation(len(slots))
         slots, courses = slots[order], courses[order]
-        owners = np.flatnonzero(np.bincount(courses))
-        places = np.empty(owners[-1] + 1, np.uint16 if len(owners) <= np.iinfo(np.uint16).max else np.int64)
+        is_owner = np.zeros(int(courses.max()) + 1, np.bool_)
+        is_owner[courses] = True
+        owners = np.flatnonzero(is_owner)
+        places = np.empty(len(is_owner), np.min_scalar_type(len(owners)))
         places[owners] = self._random.permutation(len(owners))
         place = places[courses]
         slots, counts = slots[np.argsort(place, kind="stable")], np.bincount(place)  # of 16-bit numbers in linear time
@@ -114,14 +116,15 @@ class Waiting:
 def _deals(slots: NDArray[np.int64], counts: NDArray[np.int64]) -> Iterator[list[NDArray[np.int64]]]:
     """The rounds of each deal, the first one last; of n courses the slots, one course after the other, so many each."""
     most = int(counts.max())
-    is_even = most * len(counts) == len(slots)
+    if most * len(counts) == len(slots):
+        dealt = slots.reshape(-1, most).T
+        for start in range(0, len(counts), DEAL_COURSES):
+            yield list(dealt[:, start : start + DEAL_COURSES])
+        return
     has_slot = np.arange(most - 1, -1, -1)[:, None] < counts
     dealt = np.empty(has_slot.shape, np.int64)  # a round a row, a course a column
     dealt.T[has_slot.T] = slots
     for start in range(0, len(counts), DEAL_COURSES):
         deal = slice(start, start + DEAL_COURSES)
-        if is_even:
-            yield list(dealt[:, deal])
-        else:
-            first = most - int(counts[deal].max())
-            yield [one[there] for one, there in zip(dealt[first:, deal], has_slot[first:, deal], strict=True)]
+        first = most - int(counts[deal].max())
+        yield [one[there] for one, there in zip(dealt[first:, deal], has_slot[first:, deal], strict=True)]

@@ -35,6 +35,8 @@ class Claims(NamedTuple):
     matched: NDArray[np.uint16]
     flags: NDArray[np.uint8]
     is_clear: NDArray[np.bool_]
+    state: NDArray[np.uint8]
+    """Of the slot."""
     is_strange: NDArray[np.bool_]
     """Surely about nobody's probe here, and too rich to be a guess."""
 
@@ -55,7 +57,7 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     is_layout = columns["layout"] == CODE_OF[layout.family.version, layout.protocol]
 
     clear = is_layout & (has_cookie == knows_cookie) & (destination >= 0) & (flow >= 0) & (position >= 0)
-    clear &= (columns["hearsay"] == 0) & ~tables.never_responds[columns["responder"].view(np.uint8)[:, 0]]
+    clear &= (columns["hearsay"] == 0) & tables.may_respond[columns["responder"].view(np.uint8)[:, 0]]
     clear &= (columns["peer"] < 0) | (columns["peer"] == tables.base.peer)
     has_balance = has_mark & (balance >= 0)
     clear &= ~has_balance | (balance == tables.balances[position])
@@ -69,9 +71,10 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     slot = np.where(clear, course * plan.slots_per_course + position, 0)
 
     is_strange = ~is_layout | ~knows_cookie & (is_strange_destination | (flow < 0))
-    is_strange &= ~replies.is_bare
-    may_be_guesses = ~clear & ~is_strange
-    may_be_guesses |= clear & (np.frombuffer(ledger.state, np.uint8)[slot] == UNSENT)
+    if is_strange.any():
+        is_strange &= ~replies.is_bare
+    state = np.frombuffer(ledger.state, np.uint8)[slot]
+    may_be_guesses = np.where(clear, state == UNSENT, ~is_strange)
     if np.count_nonzero(may_be_guesses) > ledger.guesses_left:
         clear &= knows_cookie  # for the rest it depends on how many guesses came before them
 
@@ -88,7 +91,7 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     flags = ((columns["kind"] == DESTINATION) & is_elsewhere) * np.uint8(ALT_ADDR)
     flags |= np.where(is_quote, ~has_cookie * np.uint8(SHORT_QUOTE), np.uint8(DIRECT))
     flags |= is_changed * np.uint8(NAT)
-    return Claims(slot, matched, flags, clear, is_strange)
+    return Claims(slot, matched, flags, clear, state, is_strange)
 
 
 def _is_explained(

@@ -44,7 +44,8 @@ class Tables:
         family = plan.layout.family
         size = family.address_size
         packed = np.frombuffer(b"".join(plan.destinations), np.uint8).reshape(-1, size)
-        sums = packed.view(">u2").sum(axis=1, dtype=np.int32)
+        # Words one after the other: a sum over an axis of two or eight is five times as slow.
+        sums = np.ascontiguousarray(packed.view(">u2").T).sum(axis=0, dtype=np.int32)
         ports = np.array(plan.source_ports, np.uint16)
         # Destination and port are zero in it: they are added to its sums.
         self.base = build_template(plan.layout, plan.flow(bytes(size), 0))
@@ -88,9 +89,9 @@ class Tables:
         source[:size] = np.frombuffer(plan.source, np.uint8)
         self.source = source.view(np.uint64)
         self.cookie = int.from_bytes(plan.cookie, "big")
-        self.never_responds = np.zeros(256, np.bool_)
-        """(256,): first bytes of addresses that no responder can have."""
-        self.never_responds[sorted(family.never_responds - plan.first_bytes)] = True
+        self.may_respond = np.ones(256, np.bool_)
+        """(256,): whether a responder's address can have this first byte."""
+        self.may_respond[sorted(family.never_responds - plan.first_bytes)] = False
 
     def templates(self, headroom: int) -> NDArray[np.void]:
         """(positions,): probes that lack only destination and port, and are summed up without them."""

@@ -116,7 +116,7 @@ class VectorLane:
             return np.zeros(0, np.int64)
         claims = claim(plan, ledger, replies)
         ledger.counters.foreign += int(np.count_nonzero(claims.is_strange))
-        state = np.frombuffer(ledger.state, np.uint8)[claims.slot]
+        state = claims.state
         is_clear = claims.is_clear & (state != UNSENT)
         odd = np.flatnonzero(~(is_clear | claims.is_strange))
         named = _match_rows(plan, ledger, odd, replies.select(odd).rows()) if len(odd) else {}
@@ -188,13 +188,15 @@ def _fill(ledger: Ledger, claims: Claims, replies: VectorReplies, first: NDArray
     """Write first replies into the ledger."""
     if not len(first):
         return
-    slot, answers = claims.slot[first], replies.columns["answer"][first]
-    as_records(answers)["matched"] = claims.matched[first]
-    as_records(answers)["flags"] = claims.flags[first]
+    slot, matched, flags, columns = claims.slot, claims.matched, claims.flags, replies.columns
+    if len(first) < len(slot):
+        slot, matched, flags, columns = slot[first], matched[first], flags[first], columns.take(first)
+    answers = columns["answer"]
+    as_records(answers)["matched"], as_records(answers)["flags"] = matched, flags
     np.frombuffer(ledger.answers, OPAQUE)[slot] = answers
     np.frombuffer(ledger.state, np.uint8)[slot] = ANSWERED
     ledger.counters.matched += len(first)
-    numbers = replies.columns["extensions"][first]
+    numbers = columns["extensions"]
     for position in np.flatnonzero(numbers).tolist():
         extensions = replies.extensions[numbers[position]]
         if extensions:
