@@ -112,6 +112,7 @@ class Window(Generic[Replies]):
         # What is added to with `np.add.at` is int64: where it has to cast, that takes 30 times as long.
         self._outstanding = np.zeros(plan.courses, np.int64)
         self._is_touched = np.zeros(plan.courses, bool)
+        self._any_touched = False
         self._useless = np.full(plan.courses, plan.slots)
         """The first slot of each that is beyond its destination."""
         self.open_courses = plan.courses
@@ -213,11 +214,12 @@ class Window(Generic[Replies]):
         courses = self._settled()
         if not len(courses) and self._leaving.is_empty and not self._flight.slots:
             courses = np.flatnonzero(self._is_open)  # held back by the strategy, and nobody is left to wait for
-        later = courses[len(courses) if most is None else most :]
-        self._is_touched[later] = True
+        is_more = most is not None and most < len(courses)
+        if is_more:
+            self._touch(courses[most:])
         if len(courses):
-            self._proceed(courses[: len(courses) - len(later)], now)
-        return len(later) > 0
+            self._proceed(courses[:most], now)
+        return is_more
 
     def harvest(self) -> Harvest | None:
         """The courses that have ended since the last time; None for none."""
@@ -291,14 +293,18 @@ class Window(Generic[Replies]):
     def _settle(self, courses: NDArray[np.int64]) -> None:
         """One probe of each of these (a course may be there twice) is no longer waited for."""
         np.subtract.at(self._outstanding, courses, 1)
+        self._touch(courses)
+
+    def _touch(self, courses: NDArray[np.int64]) -> None:
         self._is_touched[courses] = True
+        self._any_touched = True
 
     def _settled(self) -> NDArray[np.int64]:
         """Open courses that have become free of outstanding probes since the last time."""
+        if not self._any_touched:
+            return np.empty(0, np.int64)
         touched = np.flatnonzero(self._is_touched)
-        if not len(touched):
-            return touched
-        self._is_touched[touched] = False
+        self._is_touched[touched], self._any_touched = False, False
         free: NDArray[np.int64] = touched[self._is_open[touched] & (self._outstanding[touched] == 0)]
         return free
 

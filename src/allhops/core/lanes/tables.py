@@ -77,7 +77,7 @@ class Tables:
         marks: Any = encode_mark(ttls, positions % plan.slots_per_row, plan.key)  # type: ignore[arg-type]  # means the same for an array
         self._patches: dict[int, Any] = dict(patches(self.base, ttls, marks))  # type: ignore[arg-type]  # the same
         self._templates: dict[int, NDArray[np.void]] = {}
-        self.header_sums: Any = self._patches.get(family.checksum_offset or 0, MASK) ^ MASK
+        self.header_sums = np.asarray(self._patches.get(family.checksum_offset or 0, MASK) ^ MASK, np.int32)
         """(positions,): of the words of the IP header without the destination; nothing that counts for IPv6."""
         self.balances: Any = balance(marks, plan.key)
         """(positions,)"""
@@ -91,7 +91,8 @@ class Tables:
         self.cookie = int.from_bytes(plan.cookie, "big")
         self.may_respond = np.ones(256, np.bool_)
         """(256,): whether a responder's address can have this first byte."""
-        self.may_respond[sorted(family.never_responds - plan.first_bytes)] = False
+        self.may_respond[sorted(family.never_responds)] = False
+        self.may_respond[packed[:, 0]] = True  # as Plan.first_bytes, ten times as fast
 
     def templates(self, headroom: int) -> NDArray[np.void]:
         """(positions,): probes that lack only destination and port, and are summed up without them."""
