@@ -48,11 +48,14 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     destination, is_strange_destination = tables.find_destination(columns["destination"])
     flow = tables.find_flow(columns["flow"])
     course = np.maximum(destination, 0) * flows + np.maximum(flow, 0)
-    shown_mark, ip_id, checksum, balance = (columns[name] for name in ("mark", "ip_id", "checksum", "balance"))
-    has_mark, has_checksum = shown_mark >= 0, checksum >= 0
+    # Read more than once, and side by side twice as fast.
+    has_cookie, is_quote, shown_mark, ip_id, checksum, balance = (
+        np.ascontiguousarray(columns[name])
+        for name in ("has_cookie", "is_quote", "mark", "ip_id", "checksum", "balance")
+    )
+    has_mark, has_id, has_checksum = shown_mark >= 0, ip_id >= 0, checksum >= 0
     mark = np.where(has_mark, shown_mark, ip_id)
     position = tables.position[mark]
-    has_cookie, is_quote = columns["has_cookie"], columns["is_quote"]
     knows_cookie = has_cookie & (columns["cookie"] == tables.cookie)
     is_layout = columns["layout"] == CODE_OF[layout.family.version, layout.protocol]
 
@@ -64,7 +67,8 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     sent_checksum = tables.checksums[course]
     is_changed = is_quote & ~is_same_address(columns["source"], tables.source)
     is_changed |= has_checksum & (checksum != sent_checksum)
-    is_changed |= (ip_id >= 0) & (ip_id != mark)
+    is_named = has_id & (ip_id == mark)
+    is_changed |= has_id & ~is_named
     clear &= ~is_changed | (knows_cookie & has_mark)
     is_secret_flow = ~is_quote if plan.options.source_port is None else np.False_
     clear &= knows_cookie | has_balance | has_checksum | is_secret_flow
@@ -84,7 +88,7 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
         (Evidence.COOKIE, knows_cookie),
         (Evidence.CHECKSUM, has_checksum & _is_explained(plan, columns, sent_checksum, is_changed)),
         (layout.mark_evidence, has_mark),
-        (Evidence.IP_ID, (ip_id >= 0) & (ip_id == mark)),
+        (Evidence.IP_ID, is_named),
     ):
         matched |= is_shown * np.uint16(bit[evidence])
     is_elsewhere = ~is_same_address(columns["responder"], columns["destination"])

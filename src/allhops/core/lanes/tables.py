@@ -51,10 +51,10 @@ class Tables:
         self.base = build_template(plan.layout, plan.flow(bytes(size), 0))
         self.ports = np.tile(ports, len(sums))
         """(courses,)"""
-        self.address_sums = folded(sums)
+        self.address_sums = _folded(sums)
         """(destinations,): of the words of the address."""
         covered = np.repeat(sums * plan.layout.has_pseudo_header, len(ports)) + self.ports
-        checksums = folded((self.base.checksum ^ MASK) + covered) ^ MASK
+        checksums = _folded((self.base.checksum ^ MASK) + covered) ^ MASK
         self.checksums = np.where(checksums == 0, MASK, checksums).astype(np.uint16)
         """(courses,): as `build_template` has it."""
         self.addresses = packed.view(f"V{size}")[:, 0]
@@ -67,8 +67,16 @@ class Tables:
         """(destinations + 1,): the last one is nobody's."""
         self._nobody = len(packed)
         bits = len(packed).bit_length() + _SPARSENESS
-        self._shift, self._mask = np.uint64(64 - bits), (1 << bits) - 1
-        self._places = self._hashed()
+        self._shift = np.uint64(64 - bits)
+        self._places = np.full(1 << bits, self._nobody, np.min_scalar_type(self._nobody))
+        """Destinations by their keys' upper bits: of several the last, so of equal ones what a dictionary would say."""
+        at, everybody = self._keys[:-1] >> self._shift, np.arange(self._nobody)
+        self._places[at] = everybody
+        crowded = np.flatnonzero(self._places[at] != everybody)
+        crowded = crowded[np.argsort(self._keys[crowded], kind="stable")]
+        self._crowded = np.append(self._nobody, crowded)
+        """Those who found their place taken, by their keys; before them nobody, whose key is 0."""
+        self._crowded_keys = self._keys[self._crowded]
         self._flow = np.full(_WORDS, UNKNOWN, np.int32)
         self._flow[ports] = np.arange(len(ports))
 
@@ -116,13 +124,12 @@ class Tables:
         An address that is not found and is not surely strange has the key of another.
         """
         keys = self._key(halves)
-        at = (keys >> self._shift).astype(np.int64)
-        place = self._places[at]
+        place = self._places[keys >> self._shift]
         astray = np.flatnonzero(self._keys[place] != keys)
-        while len(astray := astray[place[astray] != self._nobody]):
-            at[astray] = (at[astray] + 1) & self._mask
-            place[astray] = self._places[at[astray]]
-            astray = astray[self._keys[place[astray]] != keys[astray]]
+        if len(astray):
+            wanted = keys[astray]
+            found = self._crowded[np.searchsorted(self._crowded_keys, wanted, side="right") - 1]
+            place[astray] = np.where(self._keys[found] == wanted, found, self._nobody)
         is_strange = place == self._nobody
         is_other = is_strange
         if not self._is_short:
@@ -137,18 +144,6 @@ class Tables:
         keys: NDArray[np.uint64] = (halves[:, 0] if self._is_short else key_of(halves)) * _GOLDEN
         return keys
 
-    def _hashed(self) -> NDArray[Any]:
-        """Destinations by their keys' upper bits, or at the next free place behind (open addressing)."""
-        places = np.full(self._mask + 1, self._nobody, np.min_scalar_type(self._nobody))
-        left = np.arange(self._nobody)
-        at = (self._keys[:-1] >> self._shift).astype(np.int64)
-        while len(left):
-            is_free = places[at] == self._nobody
-            places[at[is_free]] = left[is_free]  # among equals the last one: as a dictionary of addresses would have it
-            astray = places[at] != left
-            left, at = left[astray], (at[astray] + 1) & self._mask
-        return places
-
 
 def is_same_address(ones: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """(n,): whether (n, 2) or (2,) addresses are equal."""
@@ -156,6 +151,6 @@ def is_same_address(ones: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDA
     return same
 
 
-def folded(sums: NDArray[Any]) -> NDArray[Any]:
+def _folded(sums: NDArray[Any]) -> NDArray[Any]:
     """`fold` of each."""
     return np.asarray(fold(sums))  # type: ignore[arg-type]  # means the same for an array

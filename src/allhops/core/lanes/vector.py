@@ -19,9 +19,8 @@ from allhops.core.lanes.dissect import MALFORMED, Refusal, dissect
 from allhops.core.lanes.entry import enter
 from allhops.core.lanes.matching import Match, is_of, match
 from allhops.core.lanes.skim import skim
-from allhops.core.lanes.tables import folded, tables_of
+from allhops.core.lanes.tables import tables_of
 from allhops.core.ledger import ANSWERED, IN_FLIGHT, UNSENT
-from allhops.wire.checksum import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +65,7 @@ class VectorLane:
         put(layout.checksum_offset, tables.checksums[courses])
         if family.checksum_offset is not None:
             total = tables.header_sums[positions] + tables.address_sums[destinations]
-            put(family.checksum_offset, folded(total) ^ MASK)
+            put(family.checksum_offset, ~(total + (total >> 16)))  # of two words folding once is enough
         return block
 
     def unpack(self, ring: Ring) -> VectorReplies:
@@ -123,15 +122,15 @@ class VectorLane:
         is_alone = is_clear
         if named:
             is_alone = is_clear & ~np.isin(claims.slot, [found.slot for found, _ in named.values()])
-        is_first = is_alone & (state == IN_FLIGHT)
-        is_first &= _is_first_of_slot(claims.slot, is_first)
-        first = np.flatnonzero(is_first)
+        first = _first_of_slots(claims.slot, np.flatnonzero(is_alone & (state == IN_FLIGHT)))
+        late = np.flatnonzero(is_alone & (state > ANSWERED))
         _fill(ledger, claims, replies, first)
-        is_late = is_alone & (state > ANSWERED)
-        _note_late(ledger, claims.slot, replies, is_late)
-        rest = np.flatnonzero(is_clear & ~(is_first | is_late))
-        if not len(rest) and not named:
-            return claims.slot[first]
+        _note_late(ledger, claims.slot, replies, late)
+        if len(first) + len(late) == np.count_nonzero(is_clear) and not named:
+            answered_now: NDArray[np.int64] = claims.slot[first]
+            return answered_now
+        is_clear[first] = is_clear[late] = False
+        rest = np.flatnonzero(is_clear)
         for position, row in zip(rest.tolist(), replies.select(rest).rows(), strict=True):
             named[position] = Match(*(int(column[position]) for column in claims[:3])), row
         answered = dict(zip(first.tolist(), claims.slot[first].tolist(), strict=True))
@@ -162,25 +161,23 @@ def _match_rows(
     return named
 
 
-def _is_first_of_slot(slot: NDArray[np.int64], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(n,): whether a reply is the first of those `among` all that names its slot."""
-    chosen = slot[among]
+def _first_of_slots(slot: NDArray[np.int64], positions: NDArray[Any]) -> NDArray[Any]:
+    """Those of these positions, which ascend, whose reply is the first of them that names its slot."""
+    chosen = slot[positions]
     ordered = np.sort(chosen)
-    first = among.copy()
     if (ordered[1:] == ordered[:-1]).any():
-        _, places = np.unique(chosen, return_index=True)
-        first[:] = False
-        first[np.flatnonzero(among)[places]] = True
-    return first
+        _, firsts = np.unique(chosen, return_index=True)
+        return positions[np.sort(firsts)]
+    return positions
 
 
-def _note_late(ledger: Ledger, slot: NDArray[np.int64], replies: VectorReplies, is_late: NDArray[np.bool_]) -> None:
+def _note_late(ledger: Ledger, slot: NDArray[np.int64], replies: VectorReplies, late: NDArray[Any]) -> None:
     """Replies to probes that had been given up: the first stamp is kept."""
-    late = np.flatnonzero(is_late)[::-1]
     if len(late):
+        backwards = late[::-1]  # the last of them to be written came first
         late_ns = np.frombuffer(ledger.late_ns, np.int64)
-        new = late[late_ns[slot[late]] == 0]
-        late_ns[slot[new]] = replies.columns["stamp_ns"][new]  # the last of them to be written came first
+        new = backwards[late_ns[slot[backwards]] == 0]
+        late_ns[slot[new]] = replies.columns["stamp_ns"][new]
         ledger.counters.late += len(late)
 
 
