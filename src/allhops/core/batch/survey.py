@@ -6,7 +6,7 @@ ledger's columns. This file knows no packet and no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +72,7 @@ class Survey:
         columns: dict[str, Any] = {
             name: column[places] for name, column in vars(self).items() if isinstance(column, np.ndarray)
         }
-        return replace(self, **columns)
+        return Survey(plan=self.plan, ledger=self.ledger, **columns)
 
 
 def survey(plan: Plan, ledger: Ledger, courses: NDArray[np.int64]) -> Survey:
@@ -96,7 +96,8 @@ def survey(plan: Plan, ledger: Ledger, courses: NDArray[np.int64]) -> Survey:
         nearer = nearer[~between.any(axis=0)]
         reached_ttl[nearer] = distance[nearer]
     attempt, first_kind = _first_answers(kind.reshape(by_row))
-    loop_ttl = _loops(plan, ledger, courses, transit.reshape(by_row).any(axis=1), attempt)
+    asked = slots if plan.slots_per_row == 1 else slots.reshape(by_row)[:, 0] + attempt
+    loop_ttl = _loops(plan, ledger, asked, transit.reshape(by_row).any(axis=1))
     return Survey(
         plan=plan,
         ledger=ledger,
@@ -131,7 +132,7 @@ def _first_answers(kind: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[
     """(T, attempts, n) to (T, n): the first attempt that was answered, 0 for none, and how."""
     attempts = kind.shape[1]
     if attempts == 1:
-        return np.zeros_like(kind[:, 0]), kind[:, 0]
+        return np.zeros((len(kind), kind.shape[2]), np.uint8), kind[:, 0]
     left = np.arange(attempts, 0, -1, dtype=np.uint8)[:, None]
     rank = ((kind != IGNORED).view(np.uint8) * left).max(axis=1)
     attempt = (attempts - rank) * (rank > 0)
@@ -159,26 +160,16 @@ def _distances(
     return distances
 
 
-def _loops(
-    plan: Plan,
-    ledger: Ledger,
-    courses: NDArray[np.int64],
-    transit: NDArray[np.bool_],
-    attempt: NDArray[np.uint8],
-) -> NDArray[np.int16]:
+def _loops(plan: Plan, ledger: Ledger, slots: NDArray[np.int64], transit: NDArray[np.bool_]) -> NDArray[np.int16]:
     """(n,): TTL at which a loop closes: the third with one router, if another one was met in between.
 
-    `transit`, `attempt`: (T, n).
+    `slots`: (T, n), of the first attempt that was answered, where `transit`, (T, n), says that a router did.
     """
-    loops = np.zeros(len(courses), np.int16)
-    place = np.flatnonzero(transit.view(np.uint8).sum(axis=0, dtype=np.uint8) > LOOP_VISITS)
-    if not len(place):
+    loops = np.zeros(slots.shape[1], np.int16)
+    if transit.view(np.uint8).sum(axis=0, dtype=np.uint8).max(initial=0) <= LOOP_VISITS:
         return loops
-    is_router = transit[:, place]
-    is_router = is_router[: np.flatnonzero(is_router.any(axis=1))[-1] + 1]
-    rows = np.arange(len(is_router))[:, None]
-    slots = (courses[place] * plan.ttls + rows) * plan.slots_per_row + attempt[: len(rows), place]
-    router = responder_keys(ledger, slots, plan.layout.family.address_size) * is_router
+    rows = np.flatnonzero(transit.any(axis=1))[-1] + 1
+    router = responder_keys(ledger, slots[:rows], plan.layout.family.address_size) * transit[:rows]
     ordered = np.sort(router, axis=0)
     is_back = (ordered[LOOP_VISITS - 1 :] == ordered[: 1 - LOOP_VISITS]) & (ordered[LOOP_VISITS - 1 :] != 0)
     for index in np.flatnonzero(is_back.any(axis=0)).tolist():  # rare: only courses on which somebody was met so often
@@ -190,6 +181,6 @@ def _loops(
             seen = visits.setdefault(one, [])
             seen.append(position)
             if len(seen) == LOOP_VISITS and any(other not in (0, one) for other in row[seen[0] : position]):
-                loops[place[index]] = plan.options.first_ttl + position
+                loops[index] = plan.options.first_ttl + position
                 break
     return loops
