@@ -74,8 +74,9 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     clear &= knows_cookie | has_balance | has_checksum | is_secret_flow
     slot = np.where(clear, course * plan.slots_per_course + position, 0)
 
-    is_strange = ~is_layout | ~knows_cookie & (is_strange_destination | (flow < 0))
+    is_strange = ~clear
     if is_strange.any():
+        is_strange &= ~is_layout | ~knows_cookie & (is_strange_destination | (flow < 0))
         is_strange &= ~replies.is_bare
     state = np.frombuffer(ledger.state, np.uint8)[slot]
     may_be_guesses = np.where(clear, state == UNSENT, ~is_strange)
