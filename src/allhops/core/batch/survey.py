@@ -82,22 +82,23 @@ def survey(plan: Plan, ledger: Ledger, courses: NDArray[np.int64]) -> Survey:
     rows of one after the other; those of the survey are views of them.
     """
     nobody, by_row = plan.options.first_ttl - 1, (plan.ttls, plan.slots_per_row, len(courses))
-    slots = courses * plan.slots_per_course + np.arange(plan.slots_per_course)[:, None]
+    first_slots = courses * plan.slots_per_course
     ttls = np.repeat(np.arange(nobody + 1, nobody + 1 + plan.ttls, dtype=np.uint8), plan.slots_per_row)[:, None]
-    state, kind = np.frombuffer(ledger.state, np.uint8)[slots], np.asarray(ledger.kind)[slots]
+    states, kinds = (column.reshape(plan.courses, -1) for column in map(np.asarray, (ledger.state, ledger.kind)))
+    state = np.ascontiguousarray(states.take(courses, axis=0).T)
+    kind = np.ascontiguousarray(kinds[courses].T)
     answered, transit = kind != IGNORED, kind == TIME_EXCEEDED
     arrived, unreachable = kind == DESTINATION, kind == UNREACHABLE
     highest_heard, highest_transit = (np.maximum(_highest(what, ttls), nobody) for what in (answered, transit))
     reached_ttl, unreachable_ttl = _lowest(arrived, ttls), _lowest(unreachable, ttls)
-    distance = _distances(ledger, slots, ttls, arrived)
+    distance = _distances(ledger, first_slots, ttls, arrived)
     nearer = np.flatnonzero((distance > highest_transit) & (distance < reached_ttl))
     if len(nearer):
         between = (ttls >= distance[nearer]) & (ttls < reached_ttl[nearer]) & answered[:, nearer]
         nearer = nearer[~between.any(axis=0)]
         reached_ttl[nearer] = distance[nearer]
     attempt, first_kind = _first_answers(kind.reshape(by_row))
-    asked = slots if plan.slots_per_row == 1 else slots.reshape(by_row)[:, 0] + attempt
-    loop_ttl = _loops(plan, ledger, asked, transit.reshape(by_row).any(axis=1))
+    loop_ttl = _loops(plan, ledger, first_slots, transit.reshape(by_row).any(axis=1), attempt)
     return Survey(
         plan=plan,
         ledger=ledger,
@@ -140,18 +141,18 @@ def _first_answers(kind: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[
 
 
 def _distances(
-    ledger: Ledger, slots: NDArray[np.int64], ttls: NDArray[np.uint8], arrived: NDArray[np.bool_]
+    ledger: Ledger, first_slots: NDArray[np.int64], ttls: NDArray[np.uint8], arrived: NDArray[np.bool_]
 ) -> NDArray[np.int16]:
     """(n,): how far away destinations are, by what was left of the TTL that they quote (course.py).
 
-    `slots`, `arrived`: (slots, n); `ttls`: (slots, 1), of which none is nearer than the first.
+    `first_slots`: (n,), of each course; `arrived`: (slots, n); `ttls`: (slots, 1), none nearer than the first.
     """
-    distances = np.zeros(slots.shape[1], np.int16)
+    distances = np.zeros(len(first_slots), np.int16)
     found = np.flatnonzero(arrived)
     if not len(found):
         return distances
     offset, place = np.divmod(found, len(distances))
-    slot, ttl = slots.ravel()[found], ttls.ravel()[offset].astype(np.int16)
+    slot, ttl = first_slots[place] + offset, ttls.ravel()[offset].astype(np.int16)
     left = np.asarray(ledger.quoted_ttl)[slot]
     says = np.flatnonzero((np.asarray(ledger.flags)[slot] & DIRECT == 0) & (left >= 1) & (left <= ttl))
     place, distance = place[says], np.maximum(ttl - left + 1, ttls[0])[says]
@@ -160,16 +161,26 @@ def _distances(
     return distances
 
 
-def _loops(plan: Plan, ledger: Ledger, slots: NDArray[np.int64], transit: NDArray[np.bool_]) -> NDArray[np.int16]:
+def _loops(
+    plan: Plan,
+    ledger: Ledger,
+    first_slots: NDArray[np.int64],
+    transit: NDArray[np.bool_],
+    attempt: NDArray[np.uint8],
+) -> NDArray[np.int16]:
     """(n,): TTL at which a loop closes: the third with one router, if another one was met in between.
 
-    `slots`: (T, n), of the first attempt that was answered, where `transit`, (T, n), says that a router did.
+    `first_slots`: (n,), of each course; `attempt`: (T, n), the first that was answered, where `transit`, (T, n), says
+    that a router did.
     """
-    loops = np.zeros(slots.shape[1], np.int16)
+    loops = np.zeros(len(first_slots), np.int16)
     if transit.view(np.uint8).sum(axis=0, dtype=np.uint8).max(initial=0) <= LOOP_VISITS:
         return loops
-    rows = np.flatnonzero(transit.any(axis=1))[-1] + 1
-    router = responder_keys(ledger, slots[:rows], plan.layout.family.address_size) * transit[:rows]
+    rows = np.arange(np.flatnonzero(transit.any(axis=1))[-1] + 1)[:, None]
+    slots = first_slots + rows * plan.slots_per_row
+    if plan.slots_per_row > 1:
+        slots += attempt[: len(rows)]
+    router = responder_keys(ledger, slots, plan.layout.family.address_size) * transit[: len(rows)]
     ordered = np.sort(router, axis=0)
     is_back = (ordered[LOOP_VISITS - 1 :] == ordered[: 1 - LOOP_VISITS]) & (ordered[LOOP_VISITS - 1 :] != 0)
     for index in np.flatnonzero(is_back.any(axis=0)).tolist():  # rare: only courses on which somebody was met so often
