@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from allhops.core.batch.survey import key_of
+from allhops.core.answers import key_of
 from allhops.core.lanes import ROW_SIZE, Ring
 from allhops.core.lanes.scalar import ScalarLane
+from allhops.core.lanes.tables import UNKNOWN, tables_of
 from allhops.core.lanes.vector import VectorLane
 from allhops.core.ledger import ANSWERED, IN_FLIGHT, MAX_GUESSES, Counters, Ledger
 from allhops.core.plan import Plan
@@ -256,3 +257,17 @@ def test_the_ledger_is_viewed_and_never_copied() -> None:
     assert isinstance(ledger.state, bytearray)
     assert ledger.state.count(ANSWERED) == 2
     ledger.state.extend(b"\0")  # refused while a view is held
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("count", [1, 2, 3, 255, 256, 5_000])
+def test_every_destination_is_found_wherever_its_place_in_the_table_is(version: int, count: int) -> None:
+    chance = np.random.default_rng(count)
+    size = 4 if version == 4 else 16
+    packed = list({chance.bytes(size) for _ in range(count)} | {bytes(size)})
+    tables = tables_of(plan_to(*packed, packed[0]))
+    strangers = list({chance.bytes(size) for _ in range(count)} - set(packed))
+    wanted = np.frombuffer(b"".join(address.ljust(16, b"\0") for address in packed + strangers), np.uint64)
+    places, is_strange = tables.find_destination(wanted.reshape(-1, 2))
+    assert places.tolist() == [len(packed), *range(1, len(packed)), *[UNKNOWN] * len(strangers)]
+    assert is_strange.tolist() == [False] * len(packed) + [True] * len(strangers)

@@ -9,6 +9,7 @@ knows no packet and reads no clock.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from allhops.model import ProbeState
@@ -96,11 +97,9 @@ class Ledger:
 
     def __init__(self, slots: int, counters: Counters | None = None) -> None:
         self.state = bytearray(slots)
-        # Memory that nobody writes to is never taken: of a batch most of this.
         self.error = memoryview(bytearray(2 * slots)).cast("H")
         self.sent_ns = memoryview(bytearray(8 * slots)).cast("q")
         self.late_ns = memoryview(bytearray(8 * slots)).cast("q")
-        self.sent_at = memoryview(bytearray(8 * slots)).cast("d")
         self.answers = bytearray(ANSWER_SIZE * slots)
         self.received_ns = self._column("received_ns")
         self.matched = self._column("matched")
@@ -120,6 +119,11 @@ class Ledger:
         self.counters = counters if counters is not None else Counters()
         self.guesses = 0
         self._bare_before = self.counters.bare
+
+    @cached_property
+    def sent_at(self) -> memoryview[float]:
+        """Seconds of the monotonic clock; made for who asks: a batch does not."""
+        return memoryview(bytearray(8 * len(self.state))).cast("d")
 
     @property
     def is_under_attack(self) -> bool:

@@ -31,7 +31,8 @@ LOOK_S = 0.05
 class Flight:
     """What is out of one window.
 
-    Columns, one entry a course: `slowest_ns`, the slowest RTT heard; `highest_heard`, the largest TTL answered.
+    Columns, one entry a course: `slowest_ns`, the slowest RTT heard, `slowest_of_all_ns` of any of them; `unheard`, the
+    first slot beyond the largest TTL answered.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
@@ -44,7 +45,8 @@ class Flight:
         self._look_at = 0.0
         self._replies = 0
         self.slowest_ns = np.zeros(plan.courses, np.int64)
-        self.highest_heard = np.full(plan.courses, plan.options.first_ttl - 1, np.int16)
+        self.slowest_of_all_ns = 0
+        self.unheard = np.zeros(plan.courses, np.int64)
         self.slots = 0
         """How many are out."""
 
@@ -54,13 +56,14 @@ class Flight:
             self._young.append((sent_at, slots))
         self.slots += len(slots)
 
-    def heard(self, slots: NDArray[np.int64], courses: NDArray[np.int64], ttls: NDArray[np.int64]) -> None:
-        """These were answered."""
+    def heard(self, slots: NDArray[np.int64], courses: NDArray[np.int64], beyond: NDArray[np.int64]) -> None:
+        """These, one or more, were answered; `beyond` is the first slot of the next TTL of each."""
         # To numpy a memoryview's "q" is another type than int64, and `maximum.at` would cast one by one.
         received_ns = np.asarray(self._ledger.received_ns)[slots].astype(np.int64)
-        sent_ns = np.frombuffer(self._ledger.sent_ns, np.int64)[slots]
-        np.maximum.at(self.slowest_ns, courses, received_ns - sent_ns)
-        np.maximum.at(self.highest_heard, courses, ttls.astype(np.int16))
+        rtts_ns = received_ns - np.frombuffer(self._ledger.sent_ns, np.int64)[slots]
+        np.maximum.at(self.slowest_ns, courses, rtts_ns)
+        self.slowest_of_all_ns = max(self.slowest_of_all_ns, int(rtts_ns.max()))
+        np.maximum.at(self.unheard, courses, beyond)
         self.slots -= len(slots)
         self._replies += len(slots)
 
@@ -103,15 +106,14 @@ class Flight:
 
     def _waits(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         """Seconds that each of these probes is waited for (course.py, Waiting)."""
-        plan, timeout = self._plan, self._plan.options.timeout
-        courses = plan.course_of(slots)  # type: ignore[arg-type]  # the same arithmetic for an int and for an array
-        ttls = plan.ttl_of(slots)  # type: ignore[arg-type]  # the same
-        slowest, slowest_of_all = self.slowest_ns[courses] / 1e9, self.slowest_ns.max() / 1e9
+        timeout = self._plan.options.timeout
+        courses = slots // self._plan.slots_per_course
+        slowest, slowest_of_all = self.slowest_ns[courses] / 1e9, self.slowest_of_all_ns / 1e9
         near = np.maximum(NEAR_FACTOR * slowest, NEAR_SHARE * timeout)
         if self._replies >= EXPERIENCE:
             tail = np.maximum(near, NEAR_FACTOR * slowest_of_all)
         else:
             slowest = np.where(slowest > 0, slowest, slowest_of_all)
             tail = np.where(slowest > 0, np.maximum(TAIL_FACTOR * slowest, TAIL_SHARE * timeout), timeout)
-        waits: NDArray[np.float64] = np.minimum(np.where(ttls <= self.highest_heard[courses], near, tail), timeout)
+        waits: NDArray[np.float64] = np.minimum(np.where(slots < self.unheard[courses], near, tail), timeout)
         return waits

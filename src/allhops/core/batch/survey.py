@@ -6,16 +6,16 @@ ledger's columns. This file knows no packet and no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from allhops.core.answers import packed_responders
+from allhops.core.answers import packed_responders, responder_keys
 from allhops.core.course import LOOP_VISITS
 from allhops.core.evidence import DIRECT
-from allhops.core.ledger import ANSWERED, UNSENT
-from allhops.wire.classify import DESTINATION, TIME_EXCEEDED, UNREACHABLE
+from allhops.core.ledger import UNSENT
+from allhops.wire.classify import DESTINATION, IGNORED, TIME_EXCEEDED, UNREACHABLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NONE = 0
 """In a column of TTLs: there is none."""
-_FAR = 1 << 14
+_FAR = np.iinfo(np.int16).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,8 @@ class Survey:
 
     def packed(self, place: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(k, 16): who answered the first attempt of these rows, a packed address, left-aligned; zeros for nobody."""
-        return _responders(self.plan, self.ledger, self.courses[place], row, self.attempt[place, row])
+        rows = self.courses[place] * self.plan.ttls + row
+        return packed_responders(self.ledger, rows * self.plan.slots_per_row + self.attempt[place, row])
 
     def part(self, which: NDArray[np.bool_]) -> Survey:
         """Of some of the courses."""
@@ -71,123 +72,118 @@ class Survey:
         columns: dict[str, Any] = {
             name: column[places] for name, column in vars(self).items() if isinstance(column, np.ndarray)
         }
-        return replace(self, **columns)
-
-
-def key_of(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """(..., 16) left-aligned addresses to (...,) numbers: an IPv4 address its own, an IPv6 address a hash.
-
-    Never 0 for an address that is not. Good for comparing responders of one path, or as a key whose owner is checked.
-    """
-    halves = np.ascontiguousarray(packed).view(np.uint64)
-    high, low = halves[..., 0], halves[..., 1]
-    keys: NDArray[np.uint64] = high ^ (low * np.uint64(0x9E3779B97F4A7C15))
-    return keys
+        return Survey(plan=self.plan, ledger=self.ledger, **columns)
 
 
 def survey(plan: Plan, ledger: Ledger, courses: NDArray[np.int64]) -> Survey:
     """Read what the ledger holds of these courses.
 
     Inside, columns have their courses last, so that numpy looks at thousands of them side by side and not at the few
-    rows of one after the other.
+    rows of one after the other; those of the survey are views of them.
     """
-    first_ttl, rows, attempts = plan.options.first_ttl, plan.ttls, plan.slots_per_row
-    ttls = np.arange(first_ttl, first_ttl + rows, dtype=np.int16)[:, None]
-
-    def of(column: Any) -> NDArray[np.uint8]:
-        wanted = np.asarray(column).reshape(plan.courses, -1)[courses]
-        return np.ascontiguousarray(wanted.T).reshape(rows, attempts, -1)
-
-    def lowest(what: NDArray[np.bool_]) -> NDArray[np.int16]:
-        found = np.where(what.any(axis=1), ttls, _FAR).min(axis=0)
-        return np.where(found == _FAR, NONE, found).astype(np.int16)
-
-    def highest(what: NDArray[np.bool_]) -> NDArray[np.int16]:
-        found: NDArray[np.int16] = np.where(what, ttls, np.int16(first_ttl - 1)).max(axis=0)
-        return found
-
-    state, kind = of(ledger.state), of(ledger.kind)  # who has a kind is answered
-    left = np.arange(attempts, 0, -1, dtype=np.uint8)[:, None]
-    rank = ((state == ANSWERED) * left).max(axis=1)
-    heard = rank > 0
-    attempt = np.where(heard, attempts - rank, 0).astype(np.uint8)
-    first_kind = kind[:, 0] if attempts == 1 else np.take_along_axis(kind, attempt[:, None], axis=1)[:, 0]
-    transit = (kind == TIME_EXCEEDED).any(axis=1)
-    highest_transit = highest(transit)
-    arrived = kind == DESTINATION
-    reached_ttl = lowest(arrived)
-    distance = _distances(plan, ledger, courses, arrived)
-    between = (ttls >= distance) & (ttls < reached_ttl)
-    unheard = ~(between & heard).any(axis=0)
-    nearer = (distance > highest_transit) & (distance < reached_ttl) & (distance != NONE) & unheard
-    reached_ttl = np.where(nearer, distance, reached_ttl)
-    unreachable_ttl = lowest(kind == UNREACHABLE)
-    loop_ttl = _loops(plan, ledger, courses, transit, attempt)
+    nobody, by_row = plan.options.first_ttl - 1, (plan.ttls, plan.slots_per_row, len(courses))
+    first_slots = courses * plan.slots_per_course
+    ttls = np.repeat(np.arange(nobody + 1, nobody + 1 + plan.ttls, dtype=np.uint8), plan.slots_per_row)[:, None]
+    states, kinds = (column.reshape(plan.courses, -1) for column in map(np.asarray, (ledger.state, ledger.kind)))
+    state = np.ascontiguousarray(states.take(courses, axis=0).T)
+    kind = np.ascontiguousarray(kinds[courses].T)
+    answered, transit = kind != IGNORED, kind == TIME_EXCEEDED
+    arrived, unreachable = kind == DESTINATION, kind == UNREACHABLE
+    highest_heard, highest_transit = (np.maximum(_highest(what, ttls), nobody) for what in (answered, transit))
+    reached_ttl, unreachable_ttl = _lowest(arrived, ttls), _lowest(unreachable, ttls)
+    distance = _distances(ledger, first_slots, ttls, arrived)
+    nearer = np.flatnonzero((distance > highest_transit) & (distance < reached_ttl))
+    if len(nearer):
+        between = (ttls >= distance[nearer]) & (ttls < reached_ttl[nearer]) & answered[:, nearer]
+        nearer = nearer[~between.any(axis=0)]
+        reached_ttl[nearer] = distance[nearer]
+    attempt, first_kind = _first_answers(kind.reshape(by_row))
+    loop_ttl = _loops(plan, ledger, first_slots, transit.reshape(by_row).any(axis=1), attempt)
     return Survey(
         plan=plan,
         ledger=ledger,
         courses=courses,
-        tries=np.ascontiguousarray((state != UNSENT).sum(axis=1, dtype=np.uint8).T),
-        heard=np.ascontiguousarray(heard.T),
-        attempt=np.ascontiguousarray(attempt.T),
-        kind=np.ascontiguousarray(first_kind.T),
+        tries=(state != UNSENT).view(np.uint8).reshape(by_row).sum(axis=1, dtype=np.uint8).T,
+        heard=(first_kind != IGNORED).T,
+        attempt=attempt.T,
+        kind=first_kind.T,
         reached_ttl=reached_ttl,
         unreachable_ttl=unreachable_ttl,
         loop_ttl=loop_ttl,
         end_ttl=np.where(reached_ttl > 0, reached_ttl, np.where(unreachable_ttl > 0, unreachable_ttl, loop_ttl)),
         distance=distance,
-        highest_heard=highest(heard),
+        highest_heard=highest_heard,
         highest_transit=highest_transit,
     )
 
 
-def _distances(plan: Plan, ledger: Ledger, courses: NDArray[np.int64], arrived: NDArray[np.bool_]) -> NDArray[np.int16]:
+def _highest(what: NDArray[np.bool_], ttls: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """(n,): the largest of `ttls` (slots, 1) where `what` (slots, n) is so; `NONE` for none."""
+    found: NDArray[np.int16] = (what.view(np.uint8) * ttls).max(axis=0).astype(np.int16)
+    return found
+
+
+def _lowest(what: NDArray[np.bool_], ttls: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """The same for the smallest: in a byte, the negative of the largest negative one, and none stays none."""
+    found: NDArray[np.int16] = np.negative((what.view(np.uint8) * -ttls).max(axis=0)).astype(np.int16)
+    return found
+
+
+def _first_answers(kind: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """(T, attempts, n) to (T, n): the first attempt that was answered, 0 for none, and how."""
+    attempts = kind.shape[1]
+    if attempts == 1:
+        return np.zeros((len(kind), kind.shape[2]), np.uint8), kind[:, 0]
+    left = np.arange(attempts, 0, -1, dtype=np.uint8)[:, None]
+    rank = ((kind != IGNORED).view(np.uint8) * left).max(axis=1)
+    attempt = (attempts - rank) * (rank > 0)
+    return attempt, np.take_along_axis(kind, attempt[:, None], axis=1)[:, 0]
+
+
+def _distances(
+    ledger: Ledger, first_slots: NDArray[np.int64], ttls: NDArray[np.uint8], arrived: NDArray[np.bool_]
+) -> NDArray[np.int16]:
     """(n,): how far away destinations are, by what was left of the TTL that they quote (course.py).
 
-    `arrived`: (T, attempts, n).
+    `first_slots`: (n,), of each course; `arrived`: (slots, n); `ttls`: (slots, 1), none nearer than the first.
     """
-    offset, place = np.divmod(np.flatnonzero(arrived), len(courses))
-    slot = courses[place] * plan.slots_per_course + offset
-    left = np.asarray(ledger.quoted_ttl)[slot].astype(np.int64)
-    ttl = offset // plan.slots_per_row + plan.options.first_ttl
-    says = (np.asarray(ledger.flags)[slot] & DIRECT == 0) & (left >= 1) & (left <= ttl)
-    distances = np.full(len(courses), _FAR, np.int16)
-    np.minimum.at(distances, place[says], np.maximum(ttl - left + 1, plan.options.first_ttl)[says].astype(np.int16))
-    distances[distances == _FAR] = NONE
+    distances = np.zeros(len(first_slots), np.int16)
+    found = np.flatnonzero(arrived)
+    if not len(found):
+        return distances
+    offset, place = np.divmod(found, len(distances))
+    slot, ttl = first_slots[place] + offset, ttls.ravel()[offset].astype(np.int16)
+    left = np.asarray(ledger.quoted_ttl)[slot]
+    says = np.flatnonzero((np.asarray(ledger.flags)[slot] & DIRECT == 0) & (left >= 1) & (left <= ttl))
+    place, distance = place[says], np.maximum(ttl - left + 1, ttls[0])[says]
+    distances[place] = _FAR
+    np.minimum.at(distances, place, distance)
     return distances
-
-
-def _responders(
-    plan: Plan, ledger: Ledger, courses: NDArray[np.int64], row: NDArray[np.int64], attempt: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """(k, 16): who answered these attempts."""
-    return packed_responders(ledger, (courses * plan.ttls + row) * plan.slots_per_row + attempt)
 
 
 def _loops(
     plan: Plan,
     ledger: Ledger,
-    courses: NDArray[np.int64],
+    first_slots: NDArray[np.int64],
     transit: NDArray[np.bool_],
     attempt: NDArray[np.uint8],
 ) -> NDArray[np.int16]:
     """(n,): TTL at which a loop closes: the third with one router, if another one was met in between.
 
-    `transit`, `attempt`: (T, n). Whoever is met first and third is met at least three rows apart.
+    `first_slots`: (n,), of each course; `attempt`: (T, n), the first that was answered, where `transit`, (T, n), says
+    that a router did.
     """
-    loops = np.zeros(len(courses), np.int16)
-    place = np.flatnonzero(transit.sum(axis=0, dtype=np.uint8) > LOOP_VISITS)
-    if not len(place):
+    loops = np.zeros(len(first_slots), np.int16)
+    if transit.view(np.uint8).sum(axis=0, dtype=np.uint8).max(initial=0) <= LOOP_VISITS:
         return loops
-    is_router = transit[:, place]
-    is_router = is_router[: np.flatnonzero(is_router.any(axis=1))[-1] + 1]
-    rows = np.arange(len(is_router))[:, None]
-    router = key_of(_responders(plan, ledger, courses[place], rows, attempt[: len(rows), place]))
-    router = np.where(is_router, router, np.uint64(0))
-    is_back = np.zeros(len(place), np.bool_)
-    for apart in range(LOOP_VISITS, len(rows)):
-        is_back |= ((router[apart:] == router[:-apart]) & is_router[apart:]).any(axis=0)
-    for index in np.flatnonzero(is_back).tolist():  # rare: only courses on which somebody came back
+    rows = np.arange(np.flatnonzero(transit.any(axis=1))[-1] + 1)[:, None]
+    slots = first_slots + rows * plan.slots_per_row
+    if plan.slots_per_row > 1:
+        slots += attempt[: len(rows)]
+    router = responder_keys(ledger, slots, plan.layout.family.address_size) * transit[: len(rows)]
+    ordered = np.sort(router, axis=0)
+    is_back = (ordered[LOOP_VISITS - 1 :] == ordered[: 1 - LOOP_VISITS]) & (ordered[LOOP_VISITS - 1 :] != 0)
+    for index in np.flatnonzero(is_back.any(axis=0)).tolist():  # rare: only courses on which somebody was met so often
         visits: dict[int, list[int]] = {}
         row = router[:, index].tolist()
         for position, one in enumerate(row):
@@ -196,6 +192,6 @@ def _loops(
             seen = visits.setdefault(one, [])
             seen.append(position)
             if len(seen) == LOOP_VISITS and any(other not in (0, one) for other in row[seen[0] : position]):
-                loops[place[index]] = plan.options.first_ttl + position
+                loops[index] = plan.options.first_ttl + position
                 break
     return loops

@@ -52,7 +52,8 @@ class Waiting:
         self._random = random
         self._number = count()
         self._due: list[_Deal] = []
-        self._later: list[tuple[float, _Deal]] = []
+        self._later: list[tuple[float, int, list[_Deal]]] = []
+        """When they are due, and together: a number to tell equals apart, the first one's, and deals."""
         self._taken: list[_Deal] = []
         self.slots = 0
         """How many wait, due or not."""
@@ -63,19 +64,21 @@ class Waiting:
             return
         order = self._random.permutation(len(slots))
         slots, courses = slots[order], courses[order]
-        owners = np.flatnonzero(np.bincount(courses))
-        places = np.empty(owners[-1] + 1, np.uint16 if len(owners) <= np.iinfo(np.uint16).max else np.int64)
+        is_owner = np.zeros(int(courses.max()) + 1, np.bool_)
+        is_owner[courses] = True
+        owners = np.flatnonzero(is_owner)
+        places = np.empty(len(is_owner), np.min_scalar_type(len(owners)))
         places[owners] = self._random.permutation(len(owners))
         place = places[courses]
         slots, counts = slots[np.argsort(place, kind="stable")], np.bincount(place)  # of 16-bit numbers in linear time
-        for deal in _deals(slots, counts):
-            heapq.heappush(self._later, (due, (turn, next(self._number), deal)))
+        self._put_off([(turn, next(self._number), rounds) for rounds in _deals(slots, counts)], due)
         self.slots += len(slots)
 
     def turn(self, now: float) -> Turn:
         """Of what is due; `NO_TURN` for nothing."""
         while self._later and self._later[0][0] <= now:
-            heapq.heappush(self._due, heapq.heappop(self._later)[1])
+            for deal in heapq.heappop(self._later)[2]:
+                heapq.heappush(self._due, deal)
         return self._due[0][0] if self._due else NO_TURN
 
     def take(self, now: float, most: int) -> NDArray[np.int64]:
@@ -84,24 +87,24 @@ class Waiting:
         taken: list[NDArray[np.int64]] = []
         while most and self._due:
             deal = heapq.heappop(self._due)
-            rounds = deal[2]
-            head = rounds.pop()
-            taken.append(head[:most])
+            head = deal[2].pop()
             if most < len(head):
-                rounds.append(head[most:])
+                deal[2].append(head[most:])
                 heapq.heappush(self._due, deal)
-            elif rounds:
+                head = head[:most]
+            elif deal[2]:
                 self._taken.append(deal)
-            most -= len(taken[-1])
+            taken.append(head)
+            most -= len(head)
         slots = np.concatenate(taken) if taken else np.empty(0, np.int64)
         self.slots -= len(slots)
         return slots
 
     def left(self, now: float) -> None:
         """What was taken has been sent: the next rounds are due in a while."""
-        for deal in self._taken:
-            heapq.heappush(self._later, (now + SPACING_S, deal))
-        self._taken.clear()
+        if self._taken:
+            self._put_off(self._taken, now + SPACING_S)
+            self._taken = []
 
     def clear(self) -> None:
         """Nothing of what waits will be sent."""
@@ -110,18 +113,22 @@ class Waiting:
         self._taken.clear()
         self.slots = 0
 
+    def _put_off(self, deals: list[_Deal], due: float) -> None:
+        heapq.heappush(self._later, (due, deals[0][1], deals))
+
 
 def _deals(slots: NDArray[np.int64], counts: NDArray[np.int64]) -> Iterator[list[NDArray[np.int64]]]:
     """The rounds of each deal, the first one last; of n courses the slots, one course after the other, so many each."""
     most = int(counts.max())
-    is_even = most * len(counts) == len(slots)
+    if most * len(counts) == len(slots):
+        dealt = slots.reshape(-1, most).T
+        for start in range(0, len(counts), DEAL_COURSES):
+            yield list(dealt[:, start : start + DEAL_COURSES])
+        return
     has_slot = np.arange(most - 1, -1, -1)[:, None] < counts
     dealt = np.empty(has_slot.shape, np.int64)  # a round a row, a course a column
     dealt.T[has_slot.T] = slots
     for start in range(0, len(counts), DEAL_COURSES):
         deal = slice(start, start + DEAL_COURSES)
-        if is_even:
-            yield list(dealt[:, deal])
-        else:
-            first = most - int(counts[deal].max())
-            yield [one[there] for one, there in zip(dealt[first:, deal], has_slot[first:, deal], strict=True)]
+        first = most - int(counts[deal].max())
+        yield [one[there] for one, there in zip(dealt[first:, deal], has_slot[first:, deal], strict=True)]

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from allhops.core.batch.ends import Ends
 from allhops.core.batch.flight import Flight
-from allhops.core.batch.survey import NONE, Survey, survey
-from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
-from allhops.core.harvest import STOP_REASONS, Harvest, joined
-from allhops.core.lanes.departures import departures
+from allhops.core.batch.leaving import Leaving
+from allhops.core.batch.sent import NEVER, Sent
+from allhops.core.batch.survey import survey
+from allhops.core.batch.waiting import SPACING_S, Turn
 from allhops.core.ledger import CANCELLED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Ledger
 from allhops.errors import NETWORK_IS_DOWN
-from allhops.model import StopReason
 from allhops.wire.classify import DESTINATION
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from allhops.core.batch.strategies import Strategy
+    from allhops.core.batch.survey import Survey
+    from allhops.core.harvest import Harvest
     from allhops.core.lanes import Block
     from allhops.core.ledger import Counters
     from allhops.core.plan import Plan
@@ -45,7 +47,6 @@ NETWORK_DOWN_PAUSE_S = 1.0
 """Between two probes that ask whether the network is back."""
 NETWORK_DOWN_TRIES = 5
 """Of these in a row; after that all that is left is tried at once, and ends as what it is."""
-_FAR = np.iinfo(np.int16).max
 
 
 @dataclass(slots=True)
@@ -99,17 +100,11 @@ class Window(Generic[Replies]):
         self.tally = tally
         self._lane = lane
         self._strategy = strategy
-        self._names = names
-        self._positions = np.asarray(positions, np.int64)
-        self._backend = backend
         self._state = np.frombuffer(self.ledger.state, np.uint8)
-        self._waiting = Waiting(random)
+        self._sent = Sent(plan, self.ledger, now_ns)
+        self._leaving = Leaving(random)
         self._flight = Flight(plan, self.ledger)
-        self._block: Block | None = None
-        self._block_turn = NO_TURN
-        self._counted = 0
-        self._left: list[tuple[Block, int, int, float]] = []
-        """What has left and is not recorded: of a block, from one probe to another, and when."""
+        self._ends = Ends(strategy, self._sent, names, np.asarray(positions, np.int64), backend)
         self._blocked_until = now
         self._network_down_tries = 0
         self._stopping = False
@@ -117,14 +112,9 @@ class Window(Generic[Replies]):
         # What is added to with `np.add.at` is int64: where it has to cast, that takes 30 times as long.
         self._outstanding = np.zeros(plan.courses, np.int64)
         self._is_touched = np.zeros(plan.courses, bool)
-        self._arrival_ttl = np.full(plan.courses, _FAR, np.int16)
-        self._sent = np.zeros(plan.courses, np.int64)
-        self._sent_at = np.full(plan.courses, -np.inf)
-        self._failed = np.zeros(plan.courses, np.int64)
-        self._last_error = np.zeros(plan.courses, np.uint16)
-        self._began_at = np.full(plan.courses, np.nan)
-        self._began_ns = np.full(plan.courses, now_ns, np.int64)
-        self._harvests: list[Harvest] = []
+        self._any_touched = False
+        self._useless = np.full(plan.courses, plan.slots)
+        """The first slot of each that is beyond its destination."""
         self.open_courses = plan.courses
         first = strategy.begin(plan)
         self._is_awaited = strategy.awaited(plan)
@@ -133,16 +123,16 @@ class Window(Generic[Replies]):
     @property
     def ended(self) -> bool:
         """Whether every course has ended and its harvest was taken."""
-        return self.open_courses == 0 and not self._harvests
+        return self.open_courses == 0 and self._ends.is_empty
 
     @property
     def waiting(self) -> int:
         """Probes that wait to be sent, due or not."""
-        return self._waiting.slots + (len(self._block) - self._block.handed if self._block is not None else 0)
+        return self._leaving.slots
 
     def turn(self, now: float) -> Turn:
         """Of what is to be sent next: of several windows the lowest goes first."""
-        return self._block_turn if self._block is not None else self._waiting.turn(now)
+        return self._leaving.turn(now)
 
     @property
     def in_flight(self) -> int:
@@ -158,29 +148,14 @@ class Window(Generic[Replies]):
         """
         if now < self._blocked_until:
             return None
-        if self._block is None:
-            self._block_turn = self._waiting.turn(now)
-            slots = self._useful(self._waiting.take(now, min(most, BLOCK_PROBES)))
-            if not len(slots):
-                self._waiting.left(now)
-                return None
-            self._block = self._lane.launch(self.plan, array("q", slots.tobytes()))
-            self._counted = 0
-        return self._block
+        return self._leaving.block(now, min(most, BLOCK_PROBES), self._build)
 
     def probes_left(self, now: float) -> None:
-        """What the net has handed over of the block since the last time left now; one that is through makes room.
+        """What the net has handed over of the block since the last time left now.
 
         Costs next to nothing: `probes_sent` records many of them at once.
         """
-        block = self._block
-        if block is None or block.handed == self._counted:
-            return
-        self._left.append((block, self._counted, block.handed, now))
-        self._counted = block.handed
-        if block.handed == len(block):
-            self._block = None
-            self._waiting.left(now)
+        self._leaving.look(now)
 
     def probes_sent(self, now: float, place: Callable[[int], int] | None = None) -> None:
         """Record what has left since the last time.
@@ -188,16 +163,11 @@ class Window(Generic[Replies]):
         Must be called before `advance`, and before replies to these probes are handed in. `place` puts a stamp where it
         belongs on the scale of the replies' stamps; None when it is there.
         """
-        self.probes_left(now)
-        if not self._left:
+        self._leaving.look(now)
+        departed = self._leaving.departed()
+        if departed is None:
             return
-        counts = [last - first for _, first, last, _ in self._left]
-        sent_at = np.repeat([at for *_, at in self._left], counts)
-        parts = _by_block(self._left)
-        self._left = []
-        slots = np.concatenate([np.asarray(block.slots)[first:last] for block, first, last in parts])
-        errors = np.concatenate([np.frombuffer(block.errors, np.uint16)[first:last] for block, first, last in parts])
-        sent_ns = np.concatenate([departures(block, first, last) for block, first, last in parts])
+        slots, errors, sent_ns, sent_at = departed
         courses = self._courses_of(slots)
         if place is not None:
             sent_ns = np.array([place(stamp) for stamp in sent_ns.tolist()], np.int64)
@@ -205,12 +175,9 @@ class Window(Generic[Replies]):
         self._state[slots] = IN_FLIGHT
         self.ledger.counters.sent += len(slots)
         self.tally.sent += len(slots)
-        is_first = self._sent[courses] == 0
-        self._note_begun(courses[is_first], sent_ns[is_first], sent_at[is_first])
-        np.add.at(self._sent, courses, 1)
-        self._sent_at[courses] = sent_at
-        failed = errors != 0
-        if failed.any():
+        self._sent.note(courses, sent_at, sent_ns)
+        if errors.any():
+            failed = errors != 0
             self._note_failed(slots[failed], errors[failed], now)
             slots, sent_at = slots[~failed], sent_at[~failed]
         else:
@@ -226,10 +193,11 @@ class Window(Generic[Replies]):
         slots = np.asarray(self._lane.record(self.plan, self.ledger, replies), np.int64)
         if not len(slots):
             return
-        courses, ttls = self._courses_of(slots), self._ttls_of(slots)
-        arrived = np.asarray(self.ledger.kind)[slots] == DESTINATION
-        np.minimum.at(self._arrival_ttl, courses[arrived], ttls[arrived].astype(np.int16))
-        self._flight.heard(slots, courses, ttls)
+        courses = self._courses_of(slots)
+        beyond = (slots // self.plan.slots_per_row + 1) * self.plan.slots_per_row
+        arrived = np.flatnonzero(np.asarray(self.ledger.kind)[slots] == DESTINATION)
+        np.minimum.at(self._useless, courses[arrived], beyond[arrived])
+        self._flight.heard(slots, courses, beyond)
         self.tally.answered += len(slots)
         self._settle(courses)
 
@@ -244,27 +212,24 @@ class Window(Generic[Replies]):
             self.tally.timed_out += len(expired)
             self._settle(self._courses_of(expired))
         courses = self._settled()
-        if not len(courses) and not self._waiting.slots and not self._flight.slots and self._block is None:
+        if not len(courses) and self._leaving.is_empty and not self._flight.slots:
             courses = np.flatnonzero(self._is_open)  # held back by the strategy, and nobody is left to wait for
-        later = courses[len(courses) if most is None else most :]
-        self._is_touched[later] = True
+        is_more = most is not None and most < len(courses)
+        if is_more:
+            self._touch(courses[most:])
         if len(courses):
-            self._proceed(courses[: len(courses) - len(later)], now)
-        return len(later) > 0
+            self._proceed(courses[:most], now)
+        return is_more
 
     def harvest(self) -> Harvest | None:
         """The courses that have ended since the last time; None for none."""
-        if not self._harvests:
-            return None
-        harvests, self._harvests = self._harvests, []
-        return joined(harvests)
+        return self._ends.take()
 
     def stop_sending(self, now: float) -> None:
         """Nothing leaves any more; what is out is waited for, then every course ends as it is."""
         self._stopping = True
         self.probes_sent(now)
-        self._block = None
-        self._waiting.clear()
+        self._leaving.clear()
         self._outstanding[:] = 0
         out = np.flatnonzero(self._state == IN_FLIGHT)
         np.add.at(self._outstanding, self._courses_of(out), 1)
@@ -286,7 +251,7 @@ class Window(Generic[Replies]):
 
     def _proceed(self, courses: NDArray[np.int64], now: float) -> None:
         """Go on with courses that have nothing out and nothing to send."""
-        unsendable = (self._failed[courses] == self._sent[courses]) & (self._sent[courses] > 0)
+        unsendable = self._sent.nothing_left(courses)
         if unsendable.any():
             self._end(survey(self.plan, self.ledger, courses[unsendable]), now)
             courses = courses[~unsendable]
@@ -303,50 +268,51 @@ class Window(Generic[Replies]):
         if len(asked.slots):
             self._ask(asked.slots, now)
         if asked.done.any():
-            self._end(known.part(asked.done), now)
+            self._end(known if asked.done.all() else known.part(asked.done), now)
 
     def _ask(self, slots: NDArray[np.int64], now: float) -> None:
         courses = self._courses_of(slots)
         np.add.at(self._outstanding, courses, 1)
-        others_first, is_new = ~self._is_awaited[courses], self._sent[courses] == 0
-        is_early = now < self._sent_at[courses] + SPACING_S
-        kinds = others_first * 4 + is_new * 2 + is_early
+        sent_at = self._sent.at[courses]
+        others_first, is_new, is_early = ~self._is_awaited[courses], sent_at == NEVER, now < sent_at + SPACING_S
+        kinds = others_first.view(np.uint8) << 2 | is_new.view(np.uint8) << 1 | is_early.view(np.uint8)
         for kind in np.flatnonzero(np.bincount(kinds)).tolist():
             part = kinds == kind
             turn = Turn(others_first=bool(kind & 4), is_new=bool(kind & 2), since=now)
-            self._waiting.add(slots[part], courses[part], turn, now + SPACING_S if kind & 1 else now)
+            self._leaving.waiting.add(slots[part], courses[part], turn, now + SPACING_S if kind & 1 else now)
 
-    def _useful(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those that can still change the result: not beyond the destination."""
+    def _build(self, slots: NDArray[np.int64]) -> Block | None:
+        """Probes of those that can still change the result: not beyond the destination."""
         courses = self._courses_of(slots)
-        useful = self._ttls_of(slots) <= self._arrival_ttl[courses]
+        useful = slots < self._useless[courses]
         if not useful.all():
             self._settle(courses[~useful])
-        return slots[useful]
+            slots = slots[useful]
+        return self._lane.launch(self.plan, array("q", slots.tobytes())) if len(slots) else None
 
     def _settle(self, courses: NDArray[np.int64]) -> None:
         """One probe of each of these (a course may be there twice) is no longer waited for."""
         np.subtract.at(self._outstanding, courses, 1)
+        self._touch(courses)
+
+    def _touch(self, courses: NDArray[np.int64]) -> None:
         self._is_touched[courses] = True
+        self._any_touched = True
 
     def _settled(self) -> NDArray[np.int64]:
         """Open courses that have become free of outstanding probes since the last time."""
-        free = np.flatnonzero(self._is_touched & self._is_open & (self._outstanding == 0))
-        self._is_touched[:] = False
+        if not self._any_touched:
+            return np.empty(0, np.int64)
+        touched = np.flatnonzero(self._is_touched)
+        self._is_touched[touched], self._any_touched = False, False
+        free: NDArray[np.int64] = touched[self._is_open[touched] & (self._outstanding[touched] == 0)]
         return free
-
-    def _note_begun(self, courses: NDArray[np.int64], sent_ns: NDArray[np.int64], sent_at: NDArray[np.float64]) -> None:
-        """These courses sent no probe before."""
-        backwards = slice(None, None, -1)  # the first of two probes is written last
-        self._began_at[courses[backwards]] = sent_at[backwards]
-        self._began_ns[courses[backwards]] = sent_ns[backwards]
 
     def _note_failed(self, slots: NDArray[np.int64], errors: NDArray[np.uint16], now: float) -> None:
         courses = self._courses_of(slots)
         np.frombuffer(self.ledger.error, np.uint16)[slots] = errors
         self._state[slots] = LOCAL_ERROR
-        np.add.at(self._failed, courses, 1)
-        self._last_error[courses] = errors
+        self._sent.note_failed(courses, errors)
         self.tally.local_error += len(courses)
         self._settle(courses)
         if int(errors[-1]) in NETWORK_IS_DOWN:
@@ -356,77 +322,15 @@ class Window(Generic[Replies]):
 
     def _end(self, known: Survey, now: float, *, interrupted: bool = False) -> None:
         """These courses have ended; their harvest waits."""
-        courses, options = known.courses, self.plan.options
-        began_at = np.where(np.isnan(self._began_at[courses]), now, self._began_at[courses])
-        stop = self._stop_reasons(known, interrupted=interrupted)
-        is_error = stop == STOP_REASONS.index(StopReason.LOCAL_ERROR)
-        last_ttl = np.where(is_error, options.first_ttl - 1, self._last_ttl(known))
-        self._is_open[courses] = False
-        self.open_courses -= len(courses)
-        self._harvests.append(
-            Harvest(
-                plan=self.plan,
-                ledger=self.ledger,
-                names=self._names,
-                positions=self._positions,
-                courses=courses,
-                stop=stop,
-                end_ttl=known.end_ttl,
-                last_ttl=last_ttl.astype(np.int16),
-                started_ns=self._began_ns[courses],
-                duration_ns=np.rint((now - began_at) * 1e9).astype(np.int64),
-                errors=self._last_error[courses],
-                inherited=self._strategy.inherited(self.plan, known),
-                backend=self._backend,
-            )
-        )
-
-    def _stop_reasons(self, known: Survey, *, interrupted: bool) -> NDArray[np.uint8]:
-        """(n,): as `Course.stop_reason`."""
-        courses, options = known.courses, self.plan.options
-        cases = [
-            ((self._failed[courses] == self._sent[courses]) & (self._sent[courses] > 0), StopReason.LOCAL_ERROR),
-            (np.full(len(courses), interrupted), StopReason.INTERRUPTED),
-            (known.reached_ttl > 0, StopReason.REACHED),
-            (known.unreachable_ttl > 0, StopReason.UNREACHABLE),
-            (known.loop_ttl > 0, StopReason.LOOP),
-            (options.max_ttl - known.highest_heard >= options.gap_limit, StopReason.GAP_LIMIT),
-        ]
-        reasons = np.full(len(courses), STOP_REASONS.index(StopReason.MAX_TTL), np.uint8)
-        for case, reason in reversed(cases):
-            reasons[case] = STOP_REASONS.index(reason)
-        return reasons
-
-    def _last_ttl(self, known: Survey) -> NDArray[np.int16]:
-        """(n,): of the last hop to show: past the last answer only what was asked, and no more than the gap limit."""
-        options, last = self.plan.options, known.end_ttl.copy()
-        endless = np.flatnonzero(last == NONE)
-        if len(endless):
-            ttls = np.arange(options.first_ttl, options.max_ttl + 1, dtype=np.int16)
-            limit = np.minimum(known.highest_heard[endless] + options.gap_limit, options.max_ttl)
-            asked = (known.tries[endless] > 0) & (ttls <= limit[:, None])
-            last[endless] = np.where(asked, ttls, options.first_ttl - 1).max(axis=1)
-        return last
+        self._ends.add(known, now, interrupted=interrupted)
+        self._is_open[known.courses] = False
+        self.open_courses -= len(known.courses)
 
     def _courses_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return slots // self.plan.slots_per_course
-
-    def _ttls_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        plan = self.plan
-        return slots // plan.slots_per_row % plan.ttls + plan.options.first_ttl
 
     def __repr__(self) -> str:
         return (
             f"<Window [{self.open_courses} of {self.plan.courses} courses open | {self.waiting} probes waiting, "
             f"{self.in_flight} in flight]>"
         )
-
-
-def _by_block(left: list[tuple[Block, int, int, float]]) -> list[tuple[Block, int, int]]:
-    """What left of each block in one piece."""
-    parts: list[tuple[Block, int, int]] = []
-    for block, first, last, _ in left:
-        if parts and parts[-1][0] is block:
-            first = parts.pop()[1]
-        parts.append((block, first, last))
-    return parts

@@ -35,6 +35,8 @@ class Claims(NamedTuple):
     matched: NDArray[np.uint16]
     flags: NDArray[np.uint8]
     is_clear: NDArray[np.bool_]
+    state: NDArray[np.uint8]
+    """Of the slot."""
     is_strange: NDArray[np.bool_]
     """Surely about nobody's probe here, and too rich to be a guess."""
 
@@ -46,32 +48,38 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     destination, is_strange_destination = tables.find_destination(columns["destination"])
     flow = tables.find_flow(columns["flow"])
     course = np.maximum(destination, 0) * flows + np.maximum(flow, 0)
-    shown_mark, ip_id, checksum, balance = (columns[name] for name in ("mark", "ip_id", "checksum", "balance"))
-    has_mark, has_checksum = shown_mark >= 0, checksum >= 0
+    # Read more than once, and side by side twice as fast.
+    has_cookie, is_quote, shown_mark, ip_id, checksum, balance = (
+        np.ascontiguousarray(columns[name])
+        for name in ("has_cookie", "is_quote", "mark", "ip_id", "checksum", "balance")
+    )
+    has_mark, has_id, has_checksum = shown_mark >= 0, ip_id >= 0, checksum >= 0
     mark = np.where(has_mark, shown_mark, ip_id)
     position = tables.position[mark]
-    has_cookie, is_quote = columns["has_cookie"], columns["is_quote"]
     knows_cookie = has_cookie & (columns["cookie"] == tables.cookie)
     is_layout = columns["layout"] == CODE_OF[layout.family.version, layout.protocol]
 
     clear = is_layout & (has_cookie == knows_cookie) & (destination >= 0) & (flow >= 0) & (position >= 0)
-    clear &= (columns["hearsay"] == 0) & ~tables.never_responds[columns["responder"].view(np.uint8)[:, 0]]
+    clear &= (columns["hearsay"] == 0) & tables.may_respond[columns["responder"].view(np.uint8)[:, 0]]
     clear &= (columns["peer"] < 0) | (columns["peer"] == tables.base.peer)
     has_balance = has_mark & (balance >= 0)
     clear &= ~has_balance | (balance == tables.balances[position])
     sent_checksum = tables.checksums[course]
     is_changed = is_quote & ~is_same_address(columns["source"], tables.source)
     is_changed |= has_checksum & (checksum != sent_checksum)
-    is_changed |= (ip_id >= 0) & (ip_id != mark)
+    is_named = has_id & (ip_id == mark)
+    is_changed |= has_id & ~is_named
     clear &= ~is_changed | (knows_cookie & has_mark)
     is_secret_flow = ~is_quote if plan.options.source_port is None else np.False_
     clear &= knows_cookie | has_balance | has_checksum | is_secret_flow
     slot = np.where(clear, course * plan.slots_per_course + position, 0)
 
-    is_strange = ~is_layout | ~knows_cookie & (is_strange_destination | (flow < 0))
-    is_strange &= ~replies.is_bare
-    may_be_guesses = ~clear & ~is_strange
-    may_be_guesses |= clear & (np.frombuffer(ledger.state, np.uint8)[slot] == UNSENT)
+    is_strange = ~clear
+    if is_strange.any():
+        is_strange &= ~is_layout | ~knows_cookie & (is_strange_destination | (flow < 0))
+        is_strange &= ~replies.is_bare
+    state = np.frombuffer(ledger.state, np.uint8)[slot]
+    may_be_guesses = np.where(clear, state == UNSENT, ~is_strange)
     if np.count_nonzero(may_be_guesses) > ledger.guesses_left:
         clear &= knows_cookie  # for the rest it depends on how many guesses came before them
 
@@ -81,14 +89,14 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
         (Evidence.COOKIE, knows_cookie),
         (Evidence.CHECKSUM, has_checksum & _is_explained(plan, columns, sent_checksum, is_changed)),
         (layout.mark_evidence, has_mark),
-        (Evidence.IP_ID, (ip_id >= 0) & (ip_id == mark)),
+        (Evidence.IP_ID, is_named),
     ):
         matched |= is_shown * np.uint16(bit[evidence])
     is_elsewhere = ~is_same_address(columns["responder"], columns["destination"])
     flags = ((columns["kind"] == DESTINATION) & is_elsewhere) * np.uint8(ALT_ADDR)
     flags |= np.where(is_quote, ~has_cookie * np.uint8(SHORT_QUOTE), np.uint8(DIRECT))
     flags |= is_changed * np.uint8(NAT)
-    return Claims(slot, matched, flags, clear, is_strange)
+    return Claims(slot, matched, flags, clear, state, is_strange)
 
 
 def _is_explained(

@@ -43,27 +43,29 @@ class VectorLane:
         self._headroom = headroom
 
     def launch(self, plan: Plan, slots: Sequence[int] | NDArray[np.int64]) -> Block:
-        """Build the probes of these slots: copies of one template, every word that differs patched in all of them."""
+        """Build the probes of these slots: copies of templates, in all of which destination and port are patched."""
         tables, layout, headroom = tables_of(plan), plan.layout, self._headroom
-        wanted = np.asarray(slots, np.int64)
-        count = len(wanted)
-        packets = bytearray(bytes(headroom) + tables.base.packet) * count
-        stride = headroom + plan.size
+        family, wanted = layout.family, np.asarray(slots, np.int64)
+        count, stride = len(wanted), headroom + plan.size
+        packets = bytearray(count * stride)
         block = Block(slots, packets, plan.size, headroom)  # type: ignore[arg-type]  # an array is as good a sequence
         if not count:
             return block
         courses = wanted // plan.slots_per_course
         destinations = courses // len(plan.source_ports)
+        positions = wanted - courses * plan.slots_per_course
+        templates = tables.templates(headroom)
+        templates.take(positions, out=np.frombuffer(packets, templates.dtype), mode="clip")  # others are buffered
 
         def put(offset: int, values: NDArray[Any], kind: str = ">u2") -> None:
             np.ndarray((count,), kind, packets, headroom + offset, (stride,))[:] = values
 
-        address_size = layout.family.address_size
-        put(layout.family.destination_offset, tables.addresses[destinations], f"V{address_size}")
-        for offset, words in tables.patches(wanted - courses * plan.slots_per_course, destinations):
-            put(offset, words)
+        put(family.destination_offset, tables.addresses[destinations], f"V{family.address_size}")
         put(layout.flow_offset, tables.ports[courses])
         put(layout.checksum_offset, tables.checksums[courses])
+        if family.checksum_offset is not None:
+            total = tables.header_sums[positions] + tables.address_sums[destinations]
+            put(family.checksum_offset, ~(total + (total >> 16)))  # of two words folding once is enough
         return block
 
     def unpack(self, ring: Ring) -> VectorReplies:
@@ -113,22 +115,22 @@ class VectorLane:
             return np.zeros(0, np.int64)
         claims = claim(plan, ledger, replies)
         ledger.counters.foreign += int(np.count_nonzero(claims.is_strange))
-        state = np.frombuffer(ledger.state, np.uint8)[claims.slot]
+        state = claims.state
         is_clear = claims.is_clear & (state != UNSENT)
         odd = np.flatnonzero(~(is_clear | claims.is_strange))
         named = _match_rows(plan, ledger, odd, replies.select(odd).rows()) if len(odd) else {}
         is_alone = is_clear
         if named:
             is_alone = is_clear & ~np.isin(claims.slot, [found.slot for found, _ in named.values()])
-        is_first = is_alone & (state == IN_FLIGHT)
-        is_first &= _is_first_of_slot(claims.slot, is_first)
-        first = np.flatnonzero(is_first)
+        first = _first_of_slots(claims.slot, np.flatnonzero(is_alone & (state == IN_FLIGHT)))
+        late = np.flatnonzero(is_alone & (state > ANSWERED))
         _fill(ledger, claims, replies, first)
-        is_late = is_alone & (state > ANSWERED)
-        _note_late(ledger, claims.slot, replies, is_late)
-        rest = np.flatnonzero(is_clear & ~(is_first | is_late))
-        if not len(rest) and not named:
-            return claims.slot[first]
+        _note_late(ledger, claims.slot, replies, late)
+        if len(first) + len(late) == np.count_nonzero(is_clear) and not named:
+            answered_now: NDArray[np.int64] = claims.slot[first]
+            return answered_now
+        is_clear[first] = is_clear[late] = False
+        rest = np.flatnonzero(is_clear)
         for position, row in zip(rest.tolist(), replies.select(rest).rows(), strict=True):
             named[position] = Match(*(int(column[position]) for column in claims[:3])), row
         answered = dict(zip(first.tolist(), claims.slot[first].tolist(), strict=True))
@@ -159,25 +161,23 @@ def _match_rows(
     return named
 
 
-def _is_first_of_slot(slot: NDArray[np.int64], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(n,): whether a reply is the first of those `among` all that names its slot."""
-    chosen = slot[among]
+def _first_of_slots(slot: NDArray[np.int64], positions: NDArray[Any]) -> NDArray[Any]:
+    """Those of these positions, which ascend, whose reply is the first of them that names its slot."""
+    chosen = slot[positions]
     ordered = np.sort(chosen)
-    first = among.copy()
     if (ordered[1:] == ordered[:-1]).any():
-        _, places = np.unique(chosen, return_index=True)
-        first[:] = False
-        first[np.flatnonzero(among)[places]] = True
-    return first
+        _, firsts = np.unique(chosen, return_index=True)
+        return positions[np.sort(firsts)]
+    return positions
 
 
-def _note_late(ledger: Ledger, slot: NDArray[np.int64], replies: VectorReplies, is_late: NDArray[np.bool_]) -> None:
+def _note_late(ledger: Ledger, slot: NDArray[np.int64], replies: VectorReplies, late: NDArray[Any]) -> None:
     """Replies to probes that had been given up: the first stamp is kept."""
-    late = np.flatnonzero(is_late)[::-1]
     if len(late):
+        backwards = late[::-1]  # the last of them to be written came first
         late_ns = np.frombuffer(ledger.late_ns, np.int64)
-        new = late[late_ns[slot[late]] == 0]
-        late_ns[slot[new]] = replies.columns["stamp_ns"][new]  # the last of them to be written came first
+        new = backwards[late_ns[slot[backwards]] == 0]
+        late_ns[slot[new]] = replies.columns["stamp_ns"][new]
         ledger.counters.late += len(late)
 
 
@@ -185,13 +185,15 @@ def _fill(ledger: Ledger, claims: Claims, replies: VectorReplies, first: NDArray
     """Write first replies into the ledger."""
     if not len(first):
         return
-    slot, answers = claims.slot[first], replies.columns["answer"][first]
-    as_records(answers)["matched"] = claims.matched[first]
-    as_records(answers)["flags"] = claims.flags[first]
+    slot, matched, flags, columns = claims.slot, claims.matched, claims.flags, replies.columns
+    if len(first) < len(slot):
+        slot, matched, flags, columns = slot[first], matched[first], flags[first], columns.take(first)
+    answers = columns["answer"]
+    as_records(answers)["matched"], as_records(answers)["flags"] = matched, flags
     np.frombuffer(ledger.answers, OPAQUE)[slot] = answers
     np.frombuffer(ledger.state, np.uint8)[slot] = ANSWERED
     ledger.counters.matched += len(first)
-    numbers = replies.columns["extensions"][first]
+    numbers = columns["extensions"]
     for position in np.flatnonzero(numbers).tolist():
         extensions = replies.extensions[numbers[position]]
         if extensions:

@@ -50,6 +50,8 @@ class Parallel:
         chosen = np.flatnonzero(rows)  # several times as fast as nonzero of two axes
         place = chosen // plan.ttls
         first = ((survey.courses[place] - place) * plan.ttls + chosen) * plan.slots_per_row
+        if plan.options.attempts == 1:
+            return Asked(first, done)
         tries = survey.tries.ravel()[chosen, None]
         index, attempt = np.divmod(np.flatnonzero(np.arange(plan.options.attempts) >= tries), plan.options.attempts)
         return Asked(first[index] + attempt, done)
