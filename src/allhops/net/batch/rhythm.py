@@ -1,4 +1,4 @@
-"""How much at once, and how often: what a batch makes of its rate. The first word of each name says of what.
+"""How much at once, and how often: what a batch makes of its rate.
 
 `rate_pps` is infinite when nothing limits the rate. This file keeps no state and reads no clock.
 """
@@ -19,7 +19,7 @@ BURST_PROBES, BURST_S = 256, 0.004
 """The most that one beat hands over, whichever is more: after a pause what was missed is not sent in one go."""
 UNPACED_PROBES = 1_024
 """Handed over in one beat when nothing limits the rate: what one system call takes."""
-SHORTEST_LOOK_S, URGENT_LOOK_S, LONGEST_LOOK_S = 0.01, 0.04, 0.2
+SHORTEST_LOOK_S, URGENT_LOOK_S, LONGEST_LOOK_S = 0.01, 0.04, 0.4
 """Between two looks at what has arrived: as long as `LOOK_PROBES` take to be sent, at most the second while there is
 little left to send before somebody has heard a reply, else the third."""
 LOOK_PROBES = 4_096

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 MOST_COURSES = 10_240
 """Destinations of one window at most."""
 LIVE_SLOTS = 1_200_000
-"""Slots of all windows under way at most: some 66 bytes each (ledger.py)."""
+"""Slots of all windows under way at most: some 58 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
 RING_PACKETS = 4_096
@@ -47,7 +48,7 @@ MOST_RINGS = 16
 """Read in one go, so that a flood does not hold the loop up."""
 COURSES_AT_ONCE = 512
 """Moved on in one go: strategies take some 5 us for each, and the pace has no more than 10 ms to wait."""
-HARVEST_S = 0.2
+HARVEST_S = 0.5
 """Between two harvests of a window that goes on: the more courses share one, the less each costs to write."""
 NOBODY = -1
 
@@ -154,8 +155,8 @@ class Windows:
         sent, most = 0, beat_probes(pacer.rate_pps)
         ready = list(self._live)
         while ready:
-            live = min(ready, key=lambda live: live.window.turn(now))
-            block = live.window.probes_to_send(now, block_probes(pacer.rate_pps, live.window.turn(now)))
+            turn, live = min(((live.window.turn(now), live) for live in ready), key=itemgetter(0))
+            block = live.window.probes_to_send(now, block_probes(pacer.rate_pps, turn))
             if block is None:
                 ready.remove(live)
                 continue
