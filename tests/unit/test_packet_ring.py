@@ -30,11 +30,12 @@ class Kernel:
         self.memory = bytearray(BLOCKS * BLOCK_SIZE)
         self.block = 0
 
-    def ring(self, version: int = 4) -> PacketRing:
+    def ring(self, version: int = 4, capacity: int = 64) -> PacketRing:
         ring = object.__new__(PacketRing)
         ring.family, ring._counters, ring._block = FAMILIES[version], Counters(), 0
+        ring._ring = Ring(capacity, bytearray())
         ring._waiting = np.zeros(0, np.int64)
-        ring._halves, ring._words = np.frombuffer(self.memory, np.uint16), np.frombuffer(self.memory, np.uint32)
+        ring._look_at(self.memory)
         return ring
 
     def retire(self, packets: list[bytes]) -> None:
@@ -68,10 +69,12 @@ def packet(size: int, filler: int = 7, version: int = 4) -> bytes:
     return bytes([filler]) * at + said.to_bytes(2) + bytes([filler]) * (size - at - 2)
 
 
-def read(ring: PacketRing, capacity: int = 64) -> list[tuple[bytes, int]]:
-    rows = Ring(capacity)
-    ring.drain(rows)
-    return [(bytes(view), stamp) for view, stamp in rows.packets()]
+def read(ring: PacketRing) -> list[tuple[bytes, int]]:
+    return [one for fill in ring.receive() for one in packets_of(fill)]
+
+
+def packets_of(ring: Ring) -> list[tuple[bytes, int]]:
+    return [(bytes(view), stamp) for view, stamp in ring.packets()]
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -90,24 +93,48 @@ def test_a_block_becomes_rows(kernel: Kernel, version: int, sizes: list[int]) ->
 def test_whatever_the_sizes_every_packet_is_read_once(blocks: list[list[int]], capacity: int) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         kernel = Kernel(monkeypatch)
-        ring, got = kernel.ring(), []
+        ring, got = kernel.ring(capacity=capacity), []
         for sizes in blocks:
             kernel.retire([packet(size) for size in sizes])
-            while more := read(ring, capacity):
-                got += [len(one) for one, _ in more]
+            for fill in ring.receive():
+                assert fill.count <= capacity
+                got += [len(one) for one, _ in packets_of(fill)]
             assert not kernel.is_handed_over((kernel.block - 1) % BLOCKS)
     assert got == [size for sizes in blocks for size in sizes]
 
 
-def test_a_ring_of_rows_that_is_full_leaves_the_block_to_the_next_read(kernel: Kernel) -> None:
-    ring = kernel.ring()
+def test_a_block_is_given_back_when_a_ring_has_been_read_that_has_its_last_packet(kernel: Kernel) -> None:
+    ring = kernel.ring(capacity=3)
     kernel.retire([packet(60, number) for number in range(5)])
     kernel.retire([packet(60, number) for number in range(5, 8)])
-    assert [one[0] for one, _ in read(ring, 3)] == [0, 1, 2]
-    assert kernel.is_handed_over(0)
-    assert [one[0] for one, _ in read(ring, 4)] == [3, 4, 5, 6]
+    fills = ring.receive()
+    for expected, is_handed_over in (([0, 1, 2], [True, True]), ([3, 4, 5], [True, True]), ([6, 7], [False, True])):
+        assert [one[0] for one, _ in packets_of(next(fills))] == expected
+        assert [kernel.is_handed_over(0), kernel.is_handed_over(1)] == is_handed_over
+    assert list(fills) == []
+    assert not kernel.is_handed_over(1)
+
+
+def test_who_does_not_read_on_leaves_the_rest_to_the_next_read(kernel: Kernel) -> None:
+    ring = kernel.ring(capacity=3)
+    kernel.retire([packet(60, number) for number in range(3)])
+    kernel.retire([packet(60, number) for number in range(3, 5)])
+    for fill in ring.receive():
+        assert [one[0] for one, _ in packets_of(fill)] == [0, 1, 2]
+        assert kernel.is_handed_over(0)
+        break
     assert [kernel.is_handed_over(0), kernel.is_handed_over(1)] == [False, True]
-    assert [one[0] for one, _ in read(ring)] == [7]
+    assert [one[0] for one, _ in read(ring)] == [3, 4]
+
+
+def test_a_ring_may_be_closed_while_it_is_read(kernel: Kernel) -> None:
+    ring = kernel.ring()
+    kernel.retire([packet(60)])
+    fills = ring.receive()
+    next(fills)
+    ring._look_at(b"")
+    kernel.memory.clear()  # nothing looks at it any more
+    assert list(fills) == []
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -141,10 +141,10 @@ def _by_length(ring: Ring) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint8
     count = ring.count
     starts = np.frombuffer(ring.starts, np.int64)[:count] // ROW_ALIGNMENT
     lengths = np.frombuffer(ring.lengths, np.uint32)[:count]
-    places = ring.capacity * ROW_SIZE // ROW_ALIGNMENT
     longer_than = 0
     for width in _WIDTHS:
-        index = np.flatnonzero((lengths <= width) & (lengths > longer_than))
+        places = (len(ring.octets) - width) // ROW_ALIGNMENT + 1  # where so many bytes follow
+        index = np.flatnonzero((lengths <= width) & (lengths > longer_than) & (starts < places))
         longer_than = width
         if len(index):
             heads = np.ndarray((places,), f"V{width}", ring.octets, 0, (ROW_ALIGNMENT,))  # wherever a packet may begin

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allhops.core.batch.window import BLOCK_PROBES, Window
-from allhops.core.lanes import Ring
 from allhops.core.lanes.vector import VectorLane, VectorReplies
 from allhops.core.plan import Plan
 from allhops.errors import NETWORK_IS_DOWN, CapacityError
@@ -43,8 +43,6 @@ MOST_WINDOWS = 16
 LEAST_BLOCK, BLOCK_S = 64, 0.02
 """Probes that are built together, at least, and seconds of the rate: a destination's next probe waits for the block to
 be through, and in a block of a few dozen each probe costs microseconds more."""
-RING_PACKETS = 4_096
-"""The more are read at once, the less each costs (`python -m benchmarks lanes`)."""
 MOST_RINGS = 16
 """Read in one go, so that a flood does not hold the loop up."""
 COURSES_AT_ONCE = 512
@@ -75,7 +73,6 @@ class Windows:
         self._tally = tally
         self._random = random
         self._lane = VectorLane(counters, wire.headroom)
-        self._ring = Ring(RING_PACKETS)
         self._wall = WallScale()
         self._live: list[_Live] = []
         self.full_queues = 0
@@ -189,16 +186,11 @@ class Windows:
         self._wall.look()
         for live in self._live:
             self._note_sent(live, now)
-        for _ in range(MOST_RINGS):
-            self._wire.receive(self._ring)
-            if not self._ring.count:
-                return
+        for ring in islice(self._wire.receive(), MOST_RINGS):
             if self._wall.steps:
-                for index in range(self._ring.count):
-                    self._ring.stamps_ns[index] = self._wall.place(self._ring.stamps_ns[index])
-            self._dispatch(self._lane.unpack(self._ring))
-            if self._ring.count < self._ring.capacity:  # what has come since can wait for company
-                return
+                for index in range(ring.count):
+                    ring.stamps_ns[index] = self._wall.place(ring.stamps_ns[index])
+            self._dispatch(self._lane.unpack(ring))
 
     def advance(self, clock: Callable[[], float]) -> Iterator[Harvest | None]:
         """Move them on, one at a step: what has ended of each. One of which nothing is left gives its flow back.
