@@ -16,7 +16,7 @@ from allhops.errors import CapacityError, SendError, UsageError
 from allhops.model import Protocol
 from allhops.net.batch.group import Group
 from allhops.options import TraceOptions
-from allhops.testing import FakeWire, SyntheticInternet
+from allhops.testing import FakeWire, SyntheticInternet, fakewire
 from allhops.testing.fakewire import PORTS, FakeWireLease
 from allhops.wire.probes import LAYOUTS
 
@@ -77,6 +77,17 @@ def drain(wire: FakeWire, clock: Clock) -> list[tuple[int, bytes]]:
         assert arrived
         came += arrived
     return came
+
+
+def test_a_ring_that_becomes_full_is_filled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fakewire, "RING_PACKETS", 7)
+    wire, clock, _ = made_wire()
+    lease = leased(wire)
+    lease.send(made_block(wire, lease), 100)
+    clock.now += 60
+    counts = [ring.count for ring in wire.receive()]
+    assert counts[:-1] == [7] * (len(counts) - 1)
+    assert sum(counts) == wire.tally.time_exceeded + wire.tally.reached > 7
 
 
 def test_every_reply_comes_at_its_time_with_its_stamp() -> None:
