@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allhops.core.answers import packed_responders
-from allhops.core.lanes import Ring
 from allhops.core.lanes.vector import VectorLane
 from allhops.core.ledger import ANSWERED, IN_FLIGHT, Counters, Ledger
 from allhops.net.batch.group import Group
 from allhops.net.batch.mmsg import MOST_MESSAGES, Messages
 from allhops.net.batch.raw import RawWire
 from allhops.net.batch.rings import RingWire
-from allhops.net.batch.windows import RING_PACKETS
 from allhops.net.batch.wire import Way
 from allhops.options import TraceOptions
 from allhops.testing.namespaces import entered
@@ -66,7 +64,7 @@ async def receive(name: str, namespace: str, interface: str) -> list[float]:
     frames = [
         _frame(bytes(probes.packets[start : start + probes.size]), lease.source, way.next_hop) for start in starts
     ]
-    spent, ring = np.zeros(3), Ring(RING_PACKETS)
+    spent = np.zeros(3)
     for window in range(1, WINDOWS + 1):
         ledger = Ledger(plan.slots, counters)
         np.frombuffer(ledger.state, np.uint8)[:] = IN_FLIGHT
@@ -74,13 +72,15 @@ async def receive(name: str, namespace: str, interface: str) -> list[float]:
         patience = time.monotonic() + PATIENCE_S
         while counters.matched < window * plan.slots and time.monotonic() < patience:
             clocks = [time.process_time()]
-            wire.receive(ring)
-            clocks.append(time.process_time())
-            replies = lane.unpack(ring)
-            clocks.append(time.process_time())
-            lane.record(plan, ledger, replies)
-            clocks.append(time.process_time())
-            spent += np.diff(clocks)
+            for ring in wire.receive():
+                clocks.append(time.process_time())
+                replies = lane.unpack(ring)
+                clocks.append(time.process_time())
+                lane.record(plan, ledger, replies)
+                clocks.append(time.process_time())
+                spent += np.diff(clocks)
+                clocks = clocks[-1:]
+            spent[0] += time.process_time() - clocks[0]  # blocks are given back
         responders = packed_responders(ledger, np.arange(plan.slots))[:, : len(way.next_hop)]
         is_right = set(ledger.state) == {ANSWERED} and (responders == np.frombuffer(way.next_hop, np.uint8)).all()
         if not is_right or counters.foreign or counters.forged or counters.malformed:

@@ -16,7 +16,6 @@ from typing import Any
 
 import uvloop
 
-from allhops.core.lanes import Ring
 from allhops.core.lanes.departures import departures
 from allhops.core.lanes.scalar import ScalarLane
 from allhops.core.ledger import ANSWERED, IN_FLIGHT, LOCAL_ERROR, TIMED_OUT, Counters, Ledger
@@ -127,14 +126,13 @@ class Window:
 async def run(options: argparse.Namespace) -> dict[str, Any]:
     wire: Any = RawWire() if options.raw else ErrorQueueWire()
     open_before = len(os.listdir("/proc/self/fd"))
-    counters, ring = Counters(), Ring(100)
+    counters = Counters()
     wire.open(counters)
     ways = wire.ways(Group.of(options.destinations), TraceOptions(protocol=options.protocol)).kinds
     windows = [Window(wire, ways, options, counters, key) for key in range(options.windows)]
 
     def read() -> None:
-        wire.receive(ring)
-        rows = windows[0].lane.unpack(ring)
+        rows = [row for ring in wire.receive() for row in windows[0].lane.unpack(ring)]
         for window in windows:
             own = [row for row in rows if row.probe.flow == window.plan.source_ports[0]]
             window.lane.record(window.plan, window.ledger, own)

@@ -7,7 +7,6 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ScalarLane
 from allhops.core.lanes.vector import VectorLane
 from allhops.core.ledger import Counters
@@ -39,14 +38,16 @@ class Bench:
 
     wire: Wire
     counters: Counters
-    ring: Ring
     lane: ScalarLane
     rows: list[ReplyRow] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    """Of the packets, bytes."""
 
     def read(self) -> None:
-        """One fill of the ring, which may be smaller than what waits."""
-        self.wire.receive(self.ring)
-        self.rows += self.lane.unpack(self.ring)
+        """What waits."""
+        for ring in self.wire.receive():
+            self.lengths += ring.lengths[: ring.count]
+            self.rows += self.lane.unpack(ring)
 
     async def rows_of(self, count: int) -> list[ReplyRow]:
         """The first `count` rows or more, once they have come."""
@@ -101,10 +102,10 @@ class Probing:
 
 
 @contextlib.contextmanager
-def opened(wire: Wire, capacity: int = 100) -> Iterator[Bench]:
+def opened(wire: Wire) -> Iterator[Bench]:
     """A wire that is read while somebody waits for rows."""
     counters = Counters()
-    bench = Bench(wire, counters, Ring(capacity), ScalarLane(counters))
+    bench = Bench(wire, counters, ScalarLane(counters))
     wire.open(counters)
     try:
         yield bench

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,8 +32,8 @@ class Kernel:
     def ring(self, version: int = 4) -> PacketRing:
         ring = object.__new__(PacketRing)
         ring.family, ring._counters, ring._block = FAMILIES[version], Counters(), 0
-        ring._waiting = np.zeros(0, np.int64)
-        ring._halves, ring._words = np.frombuffer(self.memory, np.uint16), np.frombuffer(self.memory, np.uint32)
+        ring._ring = Ring(BLOCKS * BLOCK_SIZE // PACKET, bytearray())
+        ring._look_at(self.memory)
         return ring
 
     def retire(self, packets: list[bytes]) -> None:
@@ -49,7 +48,7 @@ class Kernel:
             self.memory[at + PACKET : at + PACKET + len(packet)] = packet
             at += step
         assert at <= start + BLOCK_SIZE
-        struct.pack_into("@IIIII", self.memory, start, 3, 0, 1, len(packets), DESCRIPTOR)
+        struct.pack_into("@IIIIII", self.memory, start, 3, 0, 1, len(packets), DESCRIPTOR, at - start)
         self.block = (self.block + 1) % BLOCKS
 
     def is_handed_over(self, block: int) -> bool:
@@ -68,10 +67,12 @@ def packet(size: int, filler: int = 7, version: int = 4) -> bytes:
     return bytes([filler]) * at + said.to_bytes(2) + bytes([filler]) * (size - at - 2)
 
 
-def read(ring: PacketRing, capacity: int = 64) -> list[tuple[bytes, int]]:
-    rows = Ring(capacity)
-    ring.drain(rows)
-    return [(bytes(view), stamp) for view, stamp in rows.packets()]
+def read(ring: PacketRing) -> list[tuple[bytes, int]]:
+    return [one for fill in ring.receive() for one in packets_of(fill)]
+
+
+def packets_of(ring: Ring) -> list[tuple[bytes, int]]:
+    return [(bytes(view), stamp) for view, stamp in ring.packets()]
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -87,27 +88,71 @@ def test_a_block_becomes_rows(kernel: Kernel, version: int, sizes: list[int]) ->
 
 
 @given(st.lists(st.lists(st.integers(40, 700), max_size=9), min_size=1, max_size=9), st.integers(1, 12))
-def test_whatever_the_sizes_every_packet_is_read_once(blocks: list[list[int]], capacity: int) -> None:
+def test_whatever_the_sizes_every_packet_is_read_once(blocks: list[list[int]], most: int) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         kernel = Kernel(monkeypatch)
+        monkeypatch.setattr(packet_ring, "RING_PACKETS", most)
         ring, got = kernel.ring(), []
-        for sizes in blocks:
+        for number, sizes in enumerate(blocks):
             kernel.retire([packet(size) for size in sizes])
-            while more := read(ring, capacity):
-                got += [len(one) for one, _ in more]
-            assert not kernel.is_handed_over((kernel.block - 1) % BLOCKS)
+            if kernel.is_handed_over(kernel.block) or number == len(blocks) - 1:
+                got += [len(one) for one, _ in read(ring)]
+                assert not any(map(kernel.is_handed_over, range(BLOCKS)))
     assert got == [size for sizes in blocks for size in sizes]
 
 
-def test_a_ring_of_rows_that_is_full_leaves_the_block_to_the_next_read(kernel: Kernel) -> None:
+def test_a_packet_may_look_like_headers_inside(kernel: Kernel) -> None:
+    """Then they are gone through one by one."""
+    fake = HEADER.pack(8, 7, 0, 60, 60, 1, PACKET, PACKET)
+    packets = [packet(60, number) for number in range(4)]
+    packets[1] = packet(200, 1)[:8] + fake * 6
+    packets[1] += bytes(200 - len(packets[1]))
+    kernel.retire(packets)
+    kernel.retire([packet(60, 4)])
     ring = kernel.ring()
-    kernel.retire([packet(60, number) for number in range(5)])
-    kernel.retire([packet(60, number) for number in range(5, 8)])
-    assert [one[0] for one, _ in read(ring, 3)] == [0, 1, 2]
-    assert kernel.is_handed_over(0)
-    assert [one[0] for one, _ in read(ring, 4)] == [3, 4, 5, 6]
+    assert [one for one, _ in read(ring)] == [*packets, packet(60, 4)]
+
+
+def test_spaces_may_look_even_and_are_not(kernel: Kernel) -> None:
+    packets = [packet(size, number) for number, size in enumerate((80, 64, 96, 80))]
+    kernel.retire(packets)
+    assert [one for one, _ in read(kernel.ring())] == packets
+
+
+def test_a_block_is_given_back_when_its_ring_has_been_read(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packet_ring, "RING_PACKETS", 6)
+    ring = kernel.ring()
+    for first in (0, 3, 6):
+        kernel.retire([packet(60, number) for number in range(first, first + 3)])
+    rings = ring.receive()
+    for expected, handed_over in ((range(6), [True, True, True]), (range(6, 9), [False, False, True])):
+        assert [one[0] for one, _ in packets_of(next(rings))] == list(expected)
+        assert [kernel.is_handed_over(block) for block in range(BLOCKS)] == handed_over
+    assert list(rings) == []
+    assert not kernel.is_handed_over(2)
+
+
+def test_who_does_not_read_on_leaves_the_rest_to_the_next_read(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packet_ring, "RING_PACKETS", 3)
+    ring = kernel.ring()
+    kernel.retire([packet(60, number) for number in range(3)])
+    kernel.retire([packet(60, number) for number in range(3, 5)])
+    for fill in ring.receive():
+        assert [one[0] for one, _ in packets_of(fill)] == [0, 1, 2]
+        assert kernel.is_handed_over(0)
+        break
     assert [kernel.is_handed_over(0), kernel.is_handed_over(1)] == [False, True]
-    assert [one[0] for one, _ in read(ring)] == [7]
+    assert [one[0] for one, _ in read(ring)] == [3, 4]
+
+
+def test_a_ring_may_be_closed_while_it_is_read(kernel: Kernel) -> None:
+    ring = kernel.ring()
+    kernel.retire([packet(60)])
+    rings = ring.receive()
+    next(rings)
+    ring._look_at(b"")
+    kernel.memory.clear()  # nothing looks at it any more
+    assert list(rings) == []
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -200,6 +200,21 @@ def test_a_packet_that_fills_its_row_is_read() -> None:
     assert pair.receive(error_about(probe)) == [2]
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_nothing_behind_the_memory_is_read(version: int) -> None:
+    """A packet may end where somebody else's memory ends, and a matrix of packets be wider than it."""
+    plan = plan_of_many(Protocol.UDP, version, destinations=3)
+    slots = [plan.slot(course, 4, 0) for course in range(plan.courses)]
+    short = LAYOUTS[Protocol.UDP, version].family.header_size + 8
+    own = ring_of(*(error_about(probe, quote=short) for probe in probes(plan, slots)))
+    ring = Ring(own.capacity, memoryview(own.octets)[: own.starts[2] + own.lengths[2]])
+    ring.starts, ring.lengths, ring.stamps_ns, ring.count = own.starts, own.lengths, own.stamps_ns, own.count
+    scalar, vector = ScalarLane(Counters()), VectorLane(Counters())
+    assert vector.unpack(ring).rows() == scalar.unpack(ring)
+    assert len(scalar.unpack(ring)) == 3
+    assert vector.counters == Counters()
+
+
 def test_guesses_count_in_the_order_in_which_they_came() -> None:
     """Before the last guess a reply without the cookie counts, after it it does not, in one ring."""
     plan = plan_to(b"\xcb\0\x71\1", b"\xcb\0\x71\2")

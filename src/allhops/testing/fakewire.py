@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allhops.core.lanes import ROW_ALIGNMENT, ROW_SIZE
+from allhops.core.lanes import ROW_ALIGNMENT, ROW_SIZE, Ring
 from allhops.errors import CapacityError, SendError, UsageError
-from allhops.net.batch.wire import Way, Ways
+from allhops.net.batch.wire import RING_PACKETS, Way, Ways, fillings
 from allhops.testing.mass_replies import Tally, reply
 from allhops.testing.underway import Arrivals, Underway
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from allhops.core.lanes import Block, Ring
+    from allhops.core.lanes import Block
     from allhops.core.ledger import Counters
     from allhops.net.batch.group import Group
     from allhops.options import TraceOptions
@@ -79,6 +79,7 @@ class FakeWire:
         self._underway = Underway()
         self._ports: set[int] = set()
         self._counters: Counters | None = None
+        self._ring = Ring(RING_PACKETS)
 
     def open(self, counters: Counters) -> None:
         """Part of the wire."""
@@ -112,8 +113,11 @@ class FakeWire:
         self._ports.add(port)
         return FakeWireLease(self, way.source, port)
 
-    def receive(self, ring: Ring) -> None:
+    def receive(self) -> Iterator[Ring]:
         """Part of the wire."""
+        return fillings(self._ring, self._fill)
+
+    def _fill(self, ring: Ring) -> None:
         now_ns = self._now_ns()
         if self._gathered and now_ns - self._gathered[0][1] >= GATHERED_NS:
             self._answer()

@@ -60,19 +60,23 @@ class Block:
 
 
 class Ring:
-    """Packets that arrived, one behind the other, each a whole IP packet from its first header byte.
+    """Packets that arrived, each a whole IP packet from its first header byte.
 
     A packet begins at `starts`, a multiple of `ROW_ALIGNMENT`, in `octets`; `lengths` is `ROW_SIZE` for one that is
     longer; `stamps_ns` is the kernel's receive stamp; `hearsay` says what of it nobody saw (see hearsay.py), 0 for a
-    packet as it came off the wire. `count` packets are there, and what is behind `end` is free: at least `ROW_SIZE`
-    bytes for each that still has a place.
+    packet as it came off the wire. `count` packets are there.
+
+    `octets` may be somebody else's memory, where packets lie as they were written. In the ring's own they are one
+    behind the other, and what is behind `end` is free: at least `ROW_SIZE` bytes for each that still has a place.
     """
 
     __slots__ = ("capacity", "count", "end", "hearsay", "lengths", "octets", "stamps_ns", "starts")
 
-    def __init__(self, capacity: int = 64) -> None:
+    def __init__(self, capacity: int = 64, octets: bytearray | memoryview | None = None) -> None:
         self.capacity = capacity
-        self.octets = bytearray((capacity + 1) * ROW_SIZE)  # so that `ROW_SIZE` bytes follow every start
+        if octets is None:
+            octets = bytearray((capacity + 1) * ROW_SIZE)  # so that `ROW_SIZE` bytes follow every start
+        self.octets = octets
         self.starts = array("q", bytes(8 * capacity))
         self.lengths = array("I", bytes(4 * capacity))
         self.stamps_ns = array("q", bytes(8 * capacity))

@@ -7,22 +7,20 @@ where it would take a second look to know what that one says, nothing is said he
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from allhops.core.lanes import ROW_ALIGNMENT, ROW_SIZE
 from allhops.core.lanes.columns import CODE_OF, LAYOUT_CODES, NOT_SHOWN, ROW
 from allhops.core.lanes.dissect import SHORTEST_QUOTE, TCP_HEADER
+from allhops.core.lanes.side_by_side import Packets, side_by_side
 from allhops.wire.checksum import MASK
-from allhops.wire.classify import CLOSED, DESTINATION, ERROR_KINDS, IGNORED, NO_PORT, OPEN
+from allhops.wire.classify import CLOSED, DESTINATION, ERROR_KINDS, IGNORED, NO_PORT, OPEN, UNREACHABLE
 from allhops.wire.extensions import ICMP_HEADER, SHORTEST_PADDED_QUOTE, VERSION, split_body
 from allhops.wire.family import FAMILIES
 from allhops.wire.probes import ACK, COOKIE_SIZE, RST, SYN, TCP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from allhops.core.lanes import Ring
@@ -30,13 +28,10 @@ if TYPE_CHECKING:
     from allhops.wire.family import Family
     from allhops.wire.probes import Layout
 
-_WIDTHS = (128, 320, 768, ROW_SIZE)
-"""Packets of about one length are read together. An error about a probe of default size fits the first, one with
-extensions the second."""
-
 _KINDS = {version: np.frombuffer(kinds, np.uint8) for version, kinds in ERROR_KINDS.items()}
 _LAYOUTS = {version: [layout for layout in LAYOUT_CODES if layout.family.version == version] for version in FAMILIES}
 _OPAQUE = np.dtype(f"V{ROW.itemsize}")
+_MASK = np.uint64(MASK)
 
 
 def _pattern(options: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
@@ -57,178 +52,117 @@ _OPTIONS = (
 _OPTION_BYTES = 20
 
 
-class Skimmed(NamedTuple):
+class Skimmed:
     """What n packets say, as far as they were read."""
 
-    columns: NDArray[Any]
-    """(n,) of `ROW`: replies at their packets' places, stamps and hearsay at all of them."""
-    is_reply: NDArray[np.bool_]
-    is_unread: NDArray[np.bool_]
-    """Which ones to look at one by one."""
-    foreign: int
-    """Sound packets that are no reply to a kind of probe that we send."""
-    extensions: list[tuple[Extension, ...] | None]
+    def __init__(self, count: int) -> None:
+        self.columns: NDArray[Any] = np.empty(0, ROW)
+        """(n,) of `ROW`: replies at their packets' places, stamps and hearsay at all of them; else anything."""
+        self.is_reply: NDArray[np.bool_] = np.zeros(count, np.bool_)
+        self.is_read: NDArray[np.bool_] = np.zeros(count, np.bool_)
+        """Of the others nothing is said: they are looked at one by one."""
+        self.foreign = 0
+        """Sound packets that are no reply to a kind of probe that we send."""
+        self.extensions: list[tuple[Extension, ...] | None] = [()]
 
-
-class _Packets:
-    """Packets side by side: their places in the ring, bytes (n, width) that are zero behind their ends, and ends."""
-
-    __slots__ = ("end", "head", "index")
-
-    def __init__(self, index: NDArray[Any], head: NDArray[np.uint8], end: NDArray[Any]) -> None:
-        self.index = index
-        self.head = head
-        self.end = end
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def where(self, mask: NDArray[np.bool_]) -> _Packets:
-        """Those of a mask, side by side again."""
-        chosen = np.flatnonzero(mask)
-        if len(chosen) == len(mask):
-            return self
-        return _Packets(self.index[chosen], self.head.take(chosen, axis=0), self.end[chosen])
-
-    def byte(self, offset: int) -> NDArray[np.uint8]:
-        """One byte of each."""
-        column: NDArray[np.uint8] = self.head[:, offset]
-        return column
-
-    def word(self, offset: int) -> NDArray[np.int32]:
-        """One big-endian 16-bit word of each."""
-        return self._raw(">u2", offset).astype(np.int32)
-
-    def number(self, offset: int) -> NDArray[np.uint32]:
-        """One big-endian 32-bit number of each."""
-        return self._raw(">u4", offset).astype(np.uint32)
-
-    def address(self, offset: int, size: int) -> NDArray[Any]:
-        """Some bytes of each as one opaque value."""
-        return self._raw(f"V{size}", offset)
-
-    def shown_word(self, offset: int, end: NDArray[Any] | None) -> NDArray[np.int32]:
-        """A word that is not shown by packets that end before it; without `end` all show it."""
-        word = self.word(offset)
-        return word if end is None else np.where(end >= offset + 2, word, NOT_SHOWN)
-
-    def _raw(self, dtype: str, offset: int) -> NDArray[Any]:
-        count, width = self.head.shape
-        # An array's buffer cannot be empty, and nobody asks about no packets.
-        return np.ndarray((count,), dtype, self.head, offset, (width,))
+    def enter(self, index: NDArray[Any], columns: NDArray[Any]) -> None:
+        """Replies at these places."""
+        where: Any = slice(None)
+        if len(columns) == len(self.is_reply):
+            self.columns = columns
+        else:
+            if not len(self.columns):
+                self.columns = np.empty(len(self.is_reply), ROW)
+            where = index
+            # As opaque bytes: an array of records is copied field by field.
+            self.columns.view(_OPAQUE)[where] = columns.view(_OPAQUE)
+        self.is_reply[where] = True
+        self.is_read[where] = True
 
 
 def skim(ring: Ring) -> Skimmed:
     """Read what is plainly ordinary."""
     count = ring.count
-    result = Skimmed(np.zeros(count, ROW), np.zeros(count, np.bool_), np.ones(count, np.bool_), 0, [()])
-    foreign = 0
-    for width, index, head in _by_length(ring):
-        lengths = np.frombuffer(ring.lengths, np.uint32)[index]
-        versions = head[:, 0] >> 4
-        for version, family in FAMILIES.items():
-            mask = versions == version
-            if mask.any():
-                packets = _Packets(index, head, lengths).where(mask)
-                foreign += _skim_family(result, family, packets, width)
-    result.columns["stamp_ns"] = np.frombuffer(ring.stamps_ns, np.int64)[:count]
-    result.columns["hearsay"] = np.frombuffer(ring.hearsay, np.uint8)[:count]
-    return result._replace(foreign=foreign)
+    result = Skimmed(count)
+    for family, packets in side_by_side(ring):
+        _skim_family(result, family, packets)
+    if result.is_reply.any():
+        result.columns["stamp_ns"] = np.frombuffer(ring.stamps_ns, np.int64)[:count]
+        if any(ring.hearsay[:count]):
+            result.columns["hearsay"] = np.frombuffer(ring.hearsay, np.uint8)[:count]
+    return result
 
 
-def _by_length(ring: Ring) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint8]]]:
-    """(width, places, first bytes) of packets that are at most so long, copied side by side."""
-    count = ring.count
-    starts = np.frombuffer(ring.starts, np.int64)[:count] // ROW_ALIGNMENT
-    lengths = np.frombuffer(ring.lengths, np.uint32)[:count]
-    places = ring.capacity * ROW_SIZE // ROW_ALIGNMENT
-    longer_than = 0
-    for width in _WIDTHS:
-        index = np.flatnonzero((lengths <= width) & (lengths > longer_than))
-        longer_than = width
-        if len(index):
-            heads = np.ndarray((places,), f"V{width}", ring.octets, 0, (ROW_ALIGNMENT,))  # wherever a packet may begin
-            yield width, index, heads[starts[index]].view(np.uint8).reshape(-1, width)
-
-
-def _skim_family(result: Skimmed, family: Family, packets: _Packets, width: int) -> int:
-    """Read those of one IP version; how many of them are foreign."""
+def _skim_family(result: Skimmed, family: Family, packets: Packets) -> None:
+    """Read those of one IP version."""
     header = family.header_size
-    end = packets.word(family.length_offset) + (0 if family.length_covers_header else header)
-    least = header + ICMP_HEADER
-    is_sound = (family.header_length(packets.head[:, 0]) == header) & (end >= least) & (end <= packets.end)  # type: ignore[arg-type]  # arithmetic that means the same for an array
-    sound = _Packets(packets.index, packets.head, end).where(is_sound)
-    if not len(sound):
-        return 0
-    first_end, last_end = int(sound.end.min()), int(sound.end.max())
-    sound.head[:, last_end:] = 0
-    if first_end < last_end:
-        is_inside = np.arange(first_end, last_end, dtype=np.int16) < sound.end.astype(np.int16)[:, None]
-        sound.head[:, first_end:last_end] *= is_inside
+    end = packets.word(family.length_offset) + np.int32(0 if family.length_covers_header else header)
+    is_sound = (end >= header + ICMP_HEADER) & (end <= packets.end)
+    sound = Packets(packets.index, packets.head, end).where(is_sound)
     protocol = sound.byte(family.protocol_offset)
     is_icmp = protocol == family.icmp_protocol
     if not is_icmp.all():
         _skim_segments(result, family, sound.where(protocol == TCP))
         sound = sound.where(is_icmp)
-    return _skim_icmp(result, family, sound) if len(sound) else 0
+    if len(sound):
+        _skim_icmp(result, family, sound)
 
 
-def _skim_icmp(result: Skimmed, family: Family, packets: _Packets) -> int:
-    header = family.header_size
-    icmp_type = packets.byte(header)
-    kind = _KINDS[family.version][packets.word(header)]
-    is_error, is_answer = kind != IGNORED, icmp_type == family.echo_reply
-    is_foreign = ~(is_error | is_answer)
-    result.is_unread[packets.index[is_foreign]] = False
+def _skim_icmp(result: Skimmed, family: Family, packets: Packets) -> None:
     is_right = _checksums_are_right(family, packets)
-    _skim_errors(result, family, packets.where(is_error & is_right), kind[is_error & is_right])
-    _skim_echoes(result, family, packets.where(is_answer & is_right))
-    return int(np.count_nonzero(is_foreign))
+    kind = _KINDS[family.version].take(packets.word(family.header_size))
+    is_error = kind != IGNORED
+    _skim_errors(result, family, packets, kind, is_error & is_right)
+    if not is_error.all():
+        is_answer = packets.byte(family.header_size) == family.echo_reply
+        is_foreign = ~(is_error | is_answer)
+        result.is_read[packets.index[is_foreign]] = True
+        result.foreign += int(np.count_nonzero(is_foreign))
+        _skim_echoes(result, family, packets.where(is_answer & is_right))
 
 
-def _checksums_are_right(family: Family, packets: _Packets) -> NDArray[np.bool_]:
-    """ICMP's, as sums of native 32-bit numbers.
+def _checksums_are_right(family: Family, packets: Packets) -> NDArray[np.bool_]:
+    """ICMP's, from sums of 32-bit numbers.
 
     Modulo 0xFFFF 2**16 is 1, so that is the sum of the 16-bit words; and swapped bytes leave 0 what it is.
     """
     header = family.header_size
-    start = header - 2 * family.address_size if family.icmp_has_pseudo_header else header
-    last_end = int(packets.end.max())  # all are zero behind it
-    numbers = packets.head.view(np.uint32)[:, start // 4 : -(-last_end // 4)]
-    total = np.einsum("ij->i", numbers, dtype=np.uint64, casting="unsafe")  # a third faster than sum()
     if family.icmp_has_pseudo_header:
-        rest = packets.end - header + family.icmp_protocol
-        total += rest.astype(">u2").view(np.uint16)
-    right: NDArray[np.bool_] = total % np.uint64(MASK) == 0
+        total = packets.sums(header - 2 * family.address_size)
+        total += (packets.end - header + family.icmp_protocol).astype(">u2").view(np.uint16)
+    else:
+        total = packets.sums(header)
+    right: NDArray[np.bool_] = total // _MASK * _MASK == total  # half the time of a remainder
     return right
 
 
 # ICMP errors
 
 
-def _skim_errors(result: Skimmed, family: Family, packets: _Packets, kind: NDArray[np.uint8]) -> None:
+def _skim_errors(
+    result: Skimmed, family: Family, packets: Packets, kind: NDArray[np.uint8], is_error: NDArray[np.bool_]
+) -> None:
     """Those whose quote is of a packet that we might have sent, without options."""
     header = family.header_size
     quote = header + ICMP_HEADER
-    if not len(packets):
-        return
     protocol = packets.byte(quote + family.protocol_offset)
-    first = packets.byte(quote)
-    is_ordinary = (first >> 4 == family.version) & (family.header_length(first) == header)  # type: ignore[arg-type]  # as above
-    is_ordinary &= packets.end >= quote + header + SHORTEST_QUOTE
+    left = is_error & packets.is_plain(family, quote) & (packets.end >= quote + header + SHORTEST_QUOTE)
     for layout in _LAYOUTS[family.version]:
-        mask = is_ordinary & (protocol == layout.protocol)
+        mask = left & (protocol == layout.protocol)
         if layout.protocol == family.icmp_protocol:
             mask &= packets.byte(quote + header) == family.echo_request
+        if mask.all():
+            _enter_errors(result, layout, packets, kind)
+            return
         if mask.any():
             _enter_errors(result, layout, packets.where(mask), kind[mask])
 
 
-def _enter_errors(result: Skimmed, layout: Layout, packets: _Packets, kind: NDArray[np.uint8]) -> None:
+def _enter_errors(result: Skimmed, layout: Layout, packets: Packets, kind: NDArray[np.uint8]) -> None:
     family = layout.family
     header = family.header_size
     quote = header + ICMP_HEADER
-    columns = _columns(result, layout, packets)
+    columns = _columns(layout, packets)
     columns["kind"] = kind
     columns["is_quote"] = True
     _copy_address(columns, "responder", packets, family.source_offset, family)
@@ -237,39 +171,37 @@ def _enter_errors(result: Skimmed, layout: Layout, packets: _Packets, kind: NDAr
     columns["icmp_type"] = packets.byte(header)
     columns["icmp_code"] = packets.byte(header + 1)
     columns["quoted_ttl"] = packets.byte(quote + family.ttl_offset)
-    columns["quoted_tos"] = packets.word(quote) >> family.tos_shift & 0xFF
-    columns["mtu"] = _mtus(family, packets)
-    whole, columns["extensions"] = _split(result, family, packets)
-    end = _without_padding(family, packets, whole)
+    columns["quoted_tos"] = packets.word(quote).astype(np.uint16) >> family.tos_shift  # of which a byte fits in
+    if (kind == UNREACHABLE).any():
+        columns["mtu"] = _mtus(family, packets)
+    end = _without_padding(family, packets, _split(result, columns, family, packets))
     columns["flow"] = packets.word(quote + layout.flow_offset)
     columns["peer"] = packets.word(quote + layout.peer_offset)
     if family.id_offset is not None:
-        columns["ip_id"] = _nonzero(packets.word(quote + family.id_offset))
+        columns["ip_id"] = _nonzero(packets.word(quote + family.id_offset).astype(np.int32))
     columns["checksum"] = _nonzero(packets.shown_word(quote + layout.checksum_offset, end))
     _show(columns, layout, packets, quote, end)
-    _enter(result, packets, columns)
+    result.enter(packets.index, columns)
 
 
-def _mtus(family: Family, packets: _Packets) -> NDArray[Any] | int:
+def _mtus(family: Family, packets: Packets) -> NDArray[Any]:
     header = family.header_size
     icmp_type, code = family.too_big
     is_too_big = packets.word(header) == icmp_type << 8 | code
-    if not is_too_big.any():
-        return 0
     number = packets.number(header + ICMP_HEADER - 4)
     number &= np.uint32((1 << 8 * (ICMP_HEADER - family.mtu_offset)) - 1)
     return np.where(is_too_big, np.minimum(number, MASK), 0)
 
 
-def _split(result: Skimmed, family: Family, packets: _Packets) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """(where each quote ends, which extensions follow it). Those that may have some are looked at one by one."""
+def _split(result: Skimmed, columns: NDArray[Any], family: Family, packets: Packets) -> NDArray[Any]:
+    """Where each quote ends; extensions follow some, and those that may have any are looked at one by one."""
     header = family.header_size
     body = header + ICMP_HEADER
-    end, extensions = packets.end, np.zeros(len(packets), np.int32)
+    end = packets.end
     claims = packets.byte(header + family.length_attribute) != 0
     structure = body + SHORTEST_PADDED_QUOTE
     if packets.head.shape[1] > structure:
-        claims |= packets.byte(structure) >> 4 == VERSION
+        claims |= (packets.byte(structure) >> 4 == VERSION) & (end > structure)
     if claims.any():
         end = end.copy()
         for position in np.flatnonzero(claims).tolist():
@@ -277,17 +209,18 @@ def _split(result: Skimmed, family: Family, packets: _Packets) -> tuple[NDArray[
             split = split_body(family, message)
             end[position] = body + len(split.quote)
             if split.extensions != ():
-                extensions[position] = len(result.extensions)
+                columns["extensions"][position] = len(result.extensions)
                 result.extensions.append(split.extensions)
-    return end, extensions
+    return end
 
 
-def _without_padding(family: Family, packets: _Packets, end: NDArray[Any]) -> NDArray[Any]:
+def _without_padding(family: Family, packets: Packets, end: NDArray[Any]) -> NDArray[Any]:
     """Ends of quotes without the zeros that some routers fill them up with behind 8 bytes of the transport header."""
     shortest = family.header_size + ICMP_HEADER + family.header_size + SHORTEST_QUOTE
-    first = packets.number(shortest)
-    doubtful = np.flatnonzero((first == 0) & (end > shortest))
-    if len(doubtful):
+    is_doubtful = (packets.number(shortest) == 0) | (end < shortest + 4)
+    is_doubtful &= end > shortest
+    if is_doubtful.any():
+        doubtful = np.flatnonzero(is_doubtful)
         end = end.copy()
         rest = packets.head[doubtful, shortest:]
         rest[np.arange(shortest, shortest + rest.shape[1]) >= end[doubtful, None]] = 0
@@ -298,19 +231,19 @@ def _without_padding(family: Family, packets: _Packets, end: NDArray[Any]) -> ND
 # Direct answers
 
 
-def _skim_echoes(result: Skimmed, family: Family, packets: _Packets) -> None:
+def _skim_echoes(result: Skimmed, family: Family, packets: Packets) -> None:
     if not len(packets):
         return
     layout = LAYOUT_CODES[CODE_OF[family.version, family.icmp_protocol]]
-    columns = _answers(result, layout, packets)
+    columns = _answers(layout, packets)
     columns["port_state"] = NO_PORT
     columns["flow"] = packets.word(layout.flow_offset)
     columns["peer"] = NOT_SHOWN
     _show(columns, layout, packets, 0, packets.end)
-    _enter(result, packets, columns)
+    result.enter(packets.index, columns)
 
 
-def _skim_segments(result: Skimmed, family: Family, packets: _Packets) -> None:
+def _skim_segments(result: Skimmed, family: Family, packets: Packets) -> None:
     """RSTs and SYN-ACKs with no TCP options, or with those that answer a Linux SYN in a well-known order."""
     if not len(packets):
         return
@@ -328,13 +261,13 @@ def _skim_segments(result: Skimmed, family: Family, packets: _Packets) -> None:
             _enter_segments(result, family, packets.where(is_so), header + TCP_HEADER + echo)
 
 
-def _enter_segments(result: Skimmed, family: Family, packets: _Packets, echo: int | None) -> None:
+def _enter_segments(result: Skimmed, family: Family, packets: Packets, echo: int | None) -> None:
     """Segments that echo our time stamp, which is the cookie, at an offset."""
     if not len(packets):
         return
     header = family.header_size
     layout = LAYOUT_CODES[CODE_OF[family.version, TCP]]
-    columns = _answers(result, layout, packets)
+    columns = _answers(layout, packets)
     sequence = packets.number(header + 8) - np.uint32(1)
     columns["port_state"] = np.where(packets.byte(header + 13) & RST, CLOSED, OPEN)
     columns["peer"] = packets.word(header)
@@ -344,13 +277,13 @@ def _enter_segments(result: Skimmed, family: Family, packets: _Packets, echo: in
     if echo is not None:
         columns["cookie"] = cookie = packets.number(echo)
         columns["has_cookie"] = cookie != 0
-    _enter(result, packets, columns)
+    result.enter(packets.index, columns)
 
 
-def _answers(result: Skimmed, layout: Layout, packets: _Packets) -> NDArray[Any]:
+def _answers(layout: Layout, packets: Packets) -> NDArray[Any]:
     """What all answers of the destination's own have in common."""
     family = layout.family
-    columns = _columns(result, layout, packets)
+    columns = _columns(layout, packets)
     columns["kind"] = DESTINATION
     columns["ip_id"] = NOT_SHOWN
     columns["checksum"] = NOT_SHOWN
@@ -365,10 +298,10 @@ def _answers(result: Skimmed, layout: Layout, packets: _Packets) -> NDArray[Any]
 # Both
 
 
-def _columns(result: Skimmed, layout: Layout, packets: _Packets) -> NDArray[Any]:
-    """Columns of so many replies, zero but for what all have; the result's own if these are all."""
+def _columns(layout: Layout, packets: Packets) -> NDArray[Any]:
+    """Columns of so many replies, zero but for what all have."""
     family = layout.family
-    columns = result.columns if len(packets) == len(result.columns) else np.zeros(len(packets), ROW)
+    columns = np.zeros(len(packets), ROW)
     columns["layout"] = CODE_OF[family.version, layout.protocol]
     columns["reply_ttl"] = packets.byte(family.ttl_offset)
     if family.id_offset is None:
@@ -376,12 +309,12 @@ def _columns(result: Skimmed, layout: Layout, packets: _Packets) -> NDArray[Any]
     return columns
 
 
-def _copy_address(columns: NDArray[Any], name: str, packets: _Packets, offset: int, family: Family) -> None:
-    size = family.address_size
-    columns[name].view(f"V{size}")[:, 0] = packets.address(offset, size)
+def _copy_address(columns: NDArray[Any], name: str, packets: Packets, offset: int, family: Family) -> None:
+    address = packets.address(offset, family)
+    columns[name].view(address.dtype)[:, 0] = address
 
 
-def _show(columns: NDArray[Any], layout: Layout, packets: _Packets, shift: int, end: NDArray[Any]) -> None:
+def _show(columns: NDArray[Any], layout: Layout, packets: Packets, shift: int, end: NDArray[Any]) -> None:
     """Mark, balance and cookie, where the probe begins at `shift`."""
     columns["mark"] = packets.shown_word(shift + layout.mark_offset, end)
     columns["balance"] = packets.shown_word(shift + layout.balance_offset, end)
@@ -392,12 +325,5 @@ def _show(columns: NDArray[Any], layout: Layout, packets: _Packets, shift: int, 
 
 def _nonzero(word: NDArray[np.int32]) -> NDArray[np.int32]:
     """No probe leaves with an ID or a checksum of 0: who shows that has wiped it out."""
-    return np.where(word == 0, NOT_SHOWN, word)
-
-
-def _enter(result: Skimmed, packets: _Packets, columns: NDArray[Any]) -> None:
-    if columns is not result.columns:
-        # As opaque bytes: an array of records is copied field by field.
-        result.columns.view(_OPAQUE)[packets.index] = columns.view(_OPAQUE)
-    result.is_reply[packets.index] = True
-    result.is_unread[packets.index] = False
+    shown: NDArray[np.int32] = word - (word == 0)  # one less is `NOT_SHOWN`, in half the time of where()
+    return shown

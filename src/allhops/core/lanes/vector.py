@@ -70,14 +70,13 @@ class VectorLane:
 
     def unpack(self, ring: Ring) -> VectorReplies:
         """Read replies to kinds of probes that we send; everything else is counted and dropped, whatever its bytes."""
-        columns, is_reply, is_unread, foreign, extensions = skim(ring)
-        self.counters.foreign += foreign
-        if is_unread.any():
-            places, rows = self._dissect(ring, np.flatnonzero(is_unread))
-            columns[places] = columns_of(rows, extensions)
-            is_reply[places] = True
-        replies = VectorReplies(columns, extensions)
-        return replies if is_reply.all() else replies.select(is_reply)
+        skimmed = skim(ring)
+        self.counters.foreign += skimmed.foreign
+        if not skimmed.is_read.all():
+            places, rows = self._dissect(ring, np.flatnonzero(~skimmed.is_read))
+            skimmed.enter(np.array(places, np.intp), columns_of(rows, skimmed.extensions))
+        replies = VectorReplies(skimmed.columns, skimmed.extensions)
+        return replies if skimmed.is_reply.all() else replies.select(skimmed.is_reply)
 
     def _dissect(self, ring: Ring, unread: NDArray[Any]) -> tuple[list[int], list[ReplyRow]]:
         """The scalar lane's rows of some packets, and their places."""

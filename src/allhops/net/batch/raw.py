@@ -11,17 +11,20 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
+from allhops.core.lanes import Ring
 from allhops.errors import CapacityError, PrivilegeError
 from allhops.model import Protocol
 from allhops.net.batch.leases import HeldLease, Leases
 from allhops.net.batch.receiving import Receiver
 from allhops.net.batch.routes import ways
 from allhops.net.batch.sending import RawSender
+from allhops.net.batch.wire import RING_PACKETS, fillings
 from allhops.options import TraceOptions
 from allhops.wire.family import FAMILIES
 
 if TYPE_CHECKING:
-    from allhops.core.lanes import Ring
+    from collections.abc import Iterator
+
     from allhops.core.ledger import Counters
     from allhops.net.batch.group import Group
     from allhops.net.batch.wire import Way, Ways
@@ -67,6 +70,7 @@ class RawWire:
         self._receivers: dict[tuple[int, int], Receiver] = {}
         self._leases = Leases(self._admit)
         self._counters: Counters | None = None
+        self._ring = Ring(RING_PACKETS)
 
     def open(self, counters: Counters) -> None:
         """Open what receives and what sends. Raises: PrivilegeError, CapacityError, UsageError."""
@@ -93,15 +97,9 @@ class RawWire:
             self._receive(way.version, socket.IPPROTO_TCP)
         return self._leases.take(way, options, partial(sender.send, way=way))
 
-    def receive(self, ring: Ring) -> None:
-        """Fill the ring from every socket in turn."""
-        ring.clear()
-        self.drain(ring)
-
-    def drain(self, ring: Ring) -> None:
-        """Fill what is left of the ring."""
-        for receiver in self._receivers.values():
-            receiver.drain(ring)
+    def receive(self) -> Iterator[Ring]:
+        """A ring filled from every socket in turn."""
+        return fillings(self._ring, self._drain)
 
     def close(self) -> None:
         """Close every socket."""
@@ -111,6 +109,10 @@ class RawWire:
         self._receivers.clear()
         self._senders.close()
         self._leases.close()
+
+    def _drain(self, ring: Ring) -> None:
+        for receiver in self._receivers.values():
+            receiver.drain(ring)
 
     def _receive(self, version: int, protocol: int) -> None:
         """Have a receiver. Raises: PrivilegeError, CapacityError."""

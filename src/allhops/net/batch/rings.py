@@ -26,6 +26,8 @@ from allhops.options import TraceOptions
 from allhops.wire.family import FAMILIES, IPV6
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from allhops.core.lanes import Block, Ring
     from allhops.core.ledger import Counters
     from allhops.net.batch.group import Group
@@ -89,13 +91,12 @@ class RingWire:
         sender = self._raw_senders.of(way.version, options.interface)
         return self._leases.take(way, options, partial(self._send, way, sender))
 
-    def receive(self, ring: Ring) -> None:
-        """Fill the ring from every family in turn."""
-        ring.clear()
+    def receive(self) -> Iterator[Ring]:
+        """Every family's in turn."""
         for packets in self._rings.values():
-            packets.drain(ring)
+            yield from packets.receive()
         if self._raw is not None:
-            self._raw.drain(ring)
+            yield from self._raw.receive()
 
     def close(self) -> None:
         """Close every socket."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allhops.core.batch.window import Window
-from allhops.core.lanes import Ring
 from allhops.core.lanes.vector import VectorLane, VectorReplies
 from allhops.core.plan import Plan
 from allhops.errors import NETWORK_IS_DOWN, CapacityError
@@ -42,8 +42,6 @@ LIVE_SLOTS = 1_200_000
 """Slots of all windows under way at most: some 58 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
-RING_PACKETS = 4_096
-"""The more are read at once, the less each costs (`python -m benchmarks lanes`)."""
 MOST_RINGS = 16
 """Read in one go, so that a flood does not hold the loop up."""
 COURSES_AT_ONCE = 512
@@ -74,7 +72,6 @@ class Windows:
         self._tally = tally
         self._random = random
         self._lane = VectorLane(counters, wire.headroom)
-        self._ring = Ring(RING_PACKETS)
         self._wall = WallScale()
         self._live: list[_Live] = []
         self.full_queues = 0
@@ -187,16 +184,11 @@ class Windows:
         self._wall.look()
         for live in self._live:
             self._note_sent(live, now)
-        for _ in range(MOST_RINGS):
-            self._wire.receive(self._ring)
-            if not self._ring.count:
-                return
+        for ring in islice(self._wire.receive(), MOST_RINGS):
             if self._wall.steps:
-                for index in range(self._ring.count):
-                    self._ring.stamps_ns[index] = self._wall.place(self._ring.stamps_ns[index])
-            self._dispatch(self._lane.unpack(self._ring))
-            if self._ring.count < self._ring.capacity:  # what has come since can wait for company
-                return
+                for index in range(ring.count):
+                    ring.stamps_ns[index] = self._wall.place(ring.stamps_ns[index])
+            self._dispatch(self._lane.unpack(ring))
 
     def advance(self, clock: Callable[[], float]) -> Iterator[Harvest | None]:
         """Move them on, one at a step: what has ended of each. One of which nothing is left gives its flow back.

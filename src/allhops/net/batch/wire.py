@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from allhops.errors import AllhopsError
     from allhops.net.batch.group import Group
     from allhops.options import TraceOptions
+
+
+RING_PACKETS = 4_096
+"""The more are read at once, the less each costs, as long as the processor's cache holds all that is made of them
+(`python -m benchmarks lanes`)."""
 
 
 class Way(NamedTuple):
@@ -103,10 +108,24 @@ class Wire(Protocol):
         """A source port for probes that go this way. Raises: CapacityError, UsageError."""
         ...
 
-    def receive(self, ring: Ring) -> None:
-        """Fill the ring, from row 0, with what waits; nothing for an empty ring."""
+    def receive(self) -> Iterator[Ring]:
+        """What waits, a ring at a time; what comes meanwhile can wait for company.
+
+        Its packets may be overwritten as soon as the next ring is asked for, or the iterator is closed.
+        """
         ...
 
     def close(self) -> None:
         """Close every socket. Leases that are still out are closed as well."""
         ...
+
+
+def fillings(ring: Ring, fill: Callable[[Ring], None]) -> Iterator[Ring]:
+    """One ring, filled anew until it does not become full."""
+    while True:
+        ring.clear()
+        fill(ring)
+        if ring.count:
+            yield ring
+        if ring.count < ring.capacity:
+            return

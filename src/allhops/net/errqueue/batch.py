@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from allhops.core.lanes import Ring
 from allhops.errors import AllhopsError, PrivilegeError, SendError, UsageError, explain_errno
 from allhops.model import Protocol
 from allhops.net.batch.routes import ways
+from allhops.net.batch.wire import RING_PACKETS, fillings
 from allhops.net.errqueue.hearing import Kind, ping_kind, udp_kind
 from allhops.net.errqueue.numbers import NUMBERS
 from allhops.net.errqueue.transport import PING_ADVICE, ErrorQueueTransport
@@ -19,9 +21,8 @@ from allhops.net.errqueue.window import WindowLease
 from allhops.net.source import bind_to_interface, hold_source_flow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from allhops.core.lanes import Ring
     from allhops.core.ledger import Counters
     from allhops.net.batch.group import Group
     from allhops.net.batch.wire import Way, Ways
@@ -39,6 +40,7 @@ class ErrorQueueWire:
 
     def __init__(self) -> None:
         self._transport = ErrorQueueTransport()
+        self._ring = Ring(RING_PACKETS)
 
     def open(self, counters: Counters) -> None:
         """Raises: PrivilegeError where the kernel has no error queues."""
@@ -69,9 +71,9 @@ class ErrorQueueWire:
             held.close()
             raise SendError(error.errno, explain_errno(error.errno or 0)) from error
 
-    def receive(self, ring: Ring) -> None:
-        """Fill the ring from every socket that has something."""
-        self._transport.receive(ring)
+    def receive(self) -> Iterator[Ring]:
+        """A ring filled from every socket that has something."""
+        return fillings(self._ring, self._transport.receive)
 
     def close(self) -> None:
         """Close every socket and stop listening."""
