@@ -198,11 +198,15 @@ def test_labels_are_read_from_the_error_queue(version: int) -> None:
 @BOTH
 def test_it_is_as_fast_as_raw_sockets(version: int) -> None:
     """Within 10 % over a path with the delays of the real world; the best of many, because the machine is shared."""
+    without, with_root = [], []
     with tun_internet("chain") as lab:
         words = (lab.destinations[version], "--loop", "asyncio", "--one-by-one", "--traces", 20)
-        without = min(trace["duration_ms"] for trace in run(lab, *words)["traces"])
-        with_root = min(trace["duration_ms"] for trace in run(lab, *words, "--stay")["traces"])
-    assert without <= 1.1 * with_root
+        for _ in range(5):  # while somebody else keeps the machine busy
+            without += [trace["duration_ms"] for trace in run(lab, *words)["traces"]]
+            with_root += [trace["duration_ms"] for trace in run(lab, *words, "--stay")["traces"]]
+            if min(without) <= 1.1 * min(with_root):
+                return
+    raise AssertionError(f"{min(without)} ms without root, {min(with_root)} ms with it")
 
 
 # sudo
