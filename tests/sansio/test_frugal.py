@@ -15,6 +15,7 @@ from allhops.options import TraceOptions
 from allhops.testing import SyntheticInternet
 from allhops.testing.synthetic import Answers
 from benchmarks.twin import Tally, Window, doubletree, run, truth
+from benchmarks.whole import run_strategy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +50,15 @@ def test_a_sorted_list_costs_little_and_finds_nearly_all(seed: int) -> None:
     peer = doubletree(internet, destinations)
     assert tally.probes <= 0.6 * peer.probes  # 0.48 with 30,000 destinations: what is learned pays later
     assert tally.addresses >= 0.999 * peer.addresses
+
+
+@pytest.mark.parametrize("count", [100, 1_000, 3_000])
+def test_a_short_list_takes_hardly_longer_than_every_ttl_of_it(count: int) -> None:
+    internet = SyntheticInternet(2026, destinations=count)
+    frugal, parallel = (run_strategy(internet, name) for name in ("frugal", "parallel"))
+    assert frugal.measured.wrong == 0
+    assert frugal.virtual_s <= 1.4 * parallel.virtual_s
+    assert frugal.probes <= 0.55 * parallel.probes
 
 
 def test_it_comes_by_its_name() -> None:
