@@ -60,8 +60,7 @@ class Manner(NamedTuple):
 
 
 MANNERS = (
-    (200, Manner((4, 1), 8, Wait.SILENCE)),
-    (500, Manner((6, 1), 8, Wait.SILENCE)),
+    (500, Manner((4, 1), 8, Wait.SILENCE)),
     (1_500, Manner((12, 1), 8, Wait.DISTANCE)),
     (4_000, Manner((16, 4, 1), 8, Wait.DISTANCE)),
     (inf, Manner((64, 16, 4, 2, 1), LEAST_FIRST, Wait.END)),
