@@ -151,6 +151,7 @@ def _probes_row(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> 
         "times_ours": times_ours(runs, outcomes, lambda run: run.probes_each),
         "probes": round(statistics.median(each.ran.packets.sent for each in runs)),
         "addresses": round(statistics.median(_addresses(each) for each in runs)),
+        "coverage_%": _coverage(runs),
         "links": round(statistics.median(0 if each.findings is None else each.findings.links() for each in runs)),
         "right": told(runs, "right"),
         "wrong": told(runs, "wrong"),
@@ -163,3 +164,9 @@ def _probes_row(runs: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> 
 
 def _addresses(outcome: Outcome) -> int:
     return 0 if outcome.findings is None else outcome.findings.addresses()
+
+
+def _coverage(runs: Sequence[Outcome]) -> str:
+    """Per cent, the median of the rounds; a dash for a tool whose flows are not known."""
+    percents = [each.coverage.percent for each in runs if each.coverage is not None]
+    return f"{statistics.median(percents):.2f}" if percents else "-"

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.findings import gather, judge
+from benchmarks.findings import coverage, gather, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from benchmarks.batch_lab import Ground, Ran
-    from benchmarks.findings import Findings, Verdict
+    from benchmarks.findings import Coverage, Findings, Verdict
     from benchmarks.peers import Tool
 
 SEED = 2026
@@ -82,6 +82,8 @@ class Outcome:
     """On what was measured."""
     shown: Verdict | None = None
     """The same on inherited hops too, where the tool has such."""
+    coverage: Coverage | None = None
+    """None for a tool whose flows are not known."""
 
     @property
     def wall_s(self) -> float:
@@ -123,13 +125,15 @@ def run_tool(ground: Ground, tool: Tool, task: Task) -> Outcome:
             return Outcome(tool=tool, ran=ran, findings=None, verdict=None)
         measured = tool.read(job)
         inherited = None if tool.read_inherited is None else tool.read_inherited(job)
+        flows = None if tool.read_flows is None else tool.read_flows(job)
     findings = gather(measured)
     asked = np.array([int(IPv4Address(each)) for each in own.destinations], np.uint32)
     verdict = judge(findings, ground.truth, asked, own.max_ttl)
     shown = verdict
     if inherited is not None and len(inherited):
         shown = judge(gather(np.concatenate([measured, inherited])), ground.truth, asked, own.max_ttl)
-    return Outcome(tool=tool, ran=ran, findings=findings, verdict=verdict, shown=shown)
+    covered = None if flows is None else coverage(findings, flows, ground.truth, own.max_ttl)
+    return Outcome(tool=tool, ran=ran, findings=findings, verdict=verdict, shown=shown, coverage=covered)
 
 
 def rounds_of(

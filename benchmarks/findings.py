@@ -18,6 +18,8 @@ NO_RTT = -1
 
 COLUMNS = ("destination", "source_port", "destination_port", "ttl", "responder", "rtt_ns")
 """Of a table of answered probes, addresses as numbers; `rtt_ns` is `NO_RTT` if the tool does not tell."""
+FLOW_COLUMNS = COLUMNS[:3]
+"""Of a table of flows: one for each destination that a tool has asked, answered or not."""
 
 
 class Truth(Protocol):
@@ -63,6 +65,18 @@ class Verdict(NamedTuple):
     """Answering hops, up to the largest TTL asked, that were not found."""
     complete: int
     """Destinations of which no answering hop was missed."""
+
+
+class Coverage(NamedTuple):
+    """Addresses, routers and destinations alike, that answer on the flows that a tool has used."""
+
+    findable: int
+    found: int
+
+    @property
+    def percent(self) -> float:
+        """Of those that could be found, how many were."""
+        return 100 * self.found / max(1, self.findable)
 
 
 def gather(table: NDArray[np.int64]) -> Findings:
@@ -111,3 +125,17 @@ def judge(findings: Findings, truth: Truth, destinations: NDArray[np.uint32], ma
         missed=int(missed.sum()),
         complete=int((~missed.any(axis=1)).sum()),
     )
+
+
+def coverage(findings: Findings, flows: NDArray[np.int64], truth: Truth, max_ttl: int) -> Coverage:
+    """What was found of all that answers on the tool's own flows up to a TTL; `flows` are rows of `FLOW_COLUMNS`.
+
+    Load balancers go by the ports, so flows of other ports meet other routers: each tool is judged by its own. What was
+    found and is on none of them does not count.
+    """
+    destination, source_port, destination_port = flows.T
+    paths = truth(destination.astype(np.uint32), source_port.astype(np.uint16), destination_port.astype(np.uint16))[
+        :, :max_ttl
+    ]
+    findable = np.unique(paths[paths != 0])
+    return Coverage(findable=len(findable), found=len(np.intersect1d(findings.responder, findable)))

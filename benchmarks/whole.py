@@ -22,14 +22,14 @@ from allhops.net.batch.group import Group
 from allhops.options import TraceOptions
 from allhops.testing import SyntheticInternet
 from allhops.testing.fakewire import FakeWire
-from benchmarks.findings import NO_RTT, gather, judge
+from benchmarks.findings import NO_RTT, coverage, gather, judge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from numpy.typing import NDArray
 
-    from benchmarks.findings import Verdict
+    from benchmarks.findings import Coverage, Verdict
 
 DESTINATIONS = 10_000
 RATE_PPS = 10_000
@@ -76,6 +76,7 @@ class Ran:
     measured: Verdict
     shown: Verdict
     """With inherited hops."""
+    coverage: Coverage
     inherited: int
 
 
@@ -87,7 +88,7 @@ def run_strategy(
 ) -> Ran:
     """One batch."""
     asked = internet.destinations() if destinations is None else destinations
-    tables: list[list[NDArray[np.int64]]] = [[], []]
+    tables: list[list[NDArray[np.int64]]] = [[], [], []]
 
     async def members() -> AsyncIterator[Group]:
         yield Group.of([*map(IPv4Address, asked.tolist())])
@@ -98,7 +99,7 @@ def run_strategy(
         async with Batch(options, strategy=name, rate_pps=RATE_PPS, seed=1, wire=wire) as batch:
             async for ended in batch.run(members()):
                 assert isinstance(ended, Harvest), "every destination can be asked"
-                for table, rows in zip(tables, _rows(ended), strict=True):
+                for table, rows in zip(tables, (*_rows(ended), _flows(ended)), strict=True):
                     table.append(rows)
             return loop.time(), batch.stats.sent
 
@@ -106,13 +107,15 @@ def run_strategy(
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         virtual_s, probes = runner.run(trace())
     cpu_s = time.process_time() - began
-    measured, inherited = (np.concatenate(table) for table in tables)
+    measured, inherited, flows = (np.concatenate(table) for table in tables)
+    found = gather(measured)
     return Ran(
         virtual_s=virtual_s,
         cpu_s=cpu_s,
         probes=probes,
-        measured=judge(gather(measured), internet.true_responders, asked, options.max_ttl),
+        measured=judge(found, internet.true_responders, asked, options.max_ttl),
         shown=judge(gather(np.concatenate([measured, inherited])), internet.true_responders, asked, options.max_ttl),
+        coverage=coverage(found, flows, internet.true_responders, options.max_ttl),
         inherited=len(inherited),
     )
 
@@ -124,17 +127,25 @@ def _rows(harvest: Harvest) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     answered = harvest.column("state", probes.slot) == ANSWERED
     heirs = hops.heir[hops.heir >= 0]
 
+    flows = _flows(harvest)
+
     def table(place: NDArray[np.int64], ttl: NDArray[np.int16], responder: NDArray[Any]) -> NDArray[np.int64]:
-        destinations = np.frombuffer(b"".join(harvest.plan.destinations), ">u4")[harvest.courses[place]]
-        ports = np.full((2, len(place)), [[harvest.plan.source_ports[0]], [harvest.plan.options.destination_port]])
         rtt = np.full(len(place), NO_RTT)
-        return np.stack([destinations.astype(np.int64), *ports, ttl, _numbers(responder), rtt], axis=1)
+        return np.column_stack([flows[place], ttl, _numbers(responder), rtt])
 
     told = np.empty((0, 16), np.uint8) if harvest.inherited is None else harvest.inherited.responder[heirs]
     return (
         table(probes.place[answered], probes.ttl[answered], harvest.responders(probes.slot[answered])),
         table(hops.place[hops.heir >= 0], hops.ttl[hops.heir >= 0], told),
     )
+
+
+def _flows(harvest: Harvest) -> NDArray[np.int64]:
+    """In columns as `findings.FLOW_COLUMNS`, one for each course."""
+    plan = harvest.plan
+    destinations = np.frombuffer(b"".join(plan.destinations), ">u4")[harvest.courses].astype(np.int64)
+    ports = np.full((len(destinations), 2), [plan.source_ports[0], plan.options.destination_port])
+    return np.column_stack([destinations, ports])
 
 
 def _numbers(packed: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -153,6 +164,7 @@ def row(case: str, name: str, ran: Ran) -> dict[str, object]:
         "missed": ran.shown.missed,
         "complete": ran.shown.complete,
         "inherited": ran.inherited,
+        "coverage_%": f"{ran.coverage.percent:.2f}",
         "measured_wrong": ran.measured.wrong,
         "cpu_s": round(ran.cpu_s, 2),
     }

@@ -10,15 +10,18 @@ import pytest
 
 from allhops.core.batch.strategies import batch_strategy
 from allhops.core.batch.strategies.frugal import Frugal
+from allhops.core.batch.strategies.odds import Odds
 from allhops.core.batch.survey import survey
 from allhops.options import TraceOptions
 from allhops.testing import SyntheticInternet
 from allhops.testing.synthetic import Answers
 from benchmarks.twin import Tally, Window, doubletree, run, truth
+from benchmarks.whole import run_strategy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from allhops.core.batch.strategies.odds import Case
     from benchmarks.twin import Internet
 
 OPTIONS = TraceOptions(attempts=1, max_ttl=32)
@@ -49,6 +52,15 @@ def test_a_sorted_list_costs_little_and_finds_nearly_all(seed: int) -> None:
     peer = doubletree(internet, destinations)
     assert tally.probes <= 0.6 * peer.probes  # 0.48 with 30,000 destinations: what is learned pays later
     assert tally.addresses >= 0.999 * peer.addresses
+
+
+@pytest.mark.parametrize("count", [100, 1_000, 3_000])
+def test_a_short_list_takes_hardly_longer_than_every_ttl_of_it(count: int) -> None:
+    internet = SyntheticInternet(2026, destinations=count)
+    frugal, parallel = (run_strategy(internet, name) for name in ("frugal", "parallel"))
+    assert frugal.measured.wrong == 0
+    assert frugal.virtual_s <= 1.4 * parallel.virtual_s
+    assert frugal.probes <= 0.55 * parallel.probes
 
 
 def test_it_comes_by_its_name() -> None:
@@ -191,6 +203,28 @@ def test_one_network_all_its_hosts() -> None:
     assert tally.wrong == 0
     assert false_donations(internet, tally) == 0
     assert tally.probes < 254 * 7
+
+
+class Pessimist(Odds):
+    """Whoever answered last is the last."""
+
+    def is_worth_asking(self, case: Case, gap_limit: int) -> NDArray[np.bool_]:
+        return np.zeros(np.broadcast_shapes(*(column.shape for column in case)), np.bool_)
+
+
+def test_silence_behind_a_router_is_believed_once_one_has_asked_up_to_the_gap_limit() -> None:
+    internet = SyntheticInternet(8, destinations=1, live_hosts=0.0, silent_routers=0.0, balanced=0.0)
+    network = int(internet.destinations()[0]) & ~0xFF
+    window = Window(internet, np.arange(network + 1, network + 101, dtype=np.uint32), OPTIONS, seed=1)
+    strategy = Frugal()
+    strategy._odds = Pessimist()
+    for _ in window.rounds(strategy, Tally()):
+        pass
+    found = survey(window.plan, window.ledger, np.arange(100))
+    assert len(set(found.highest_heard.tolist())) == 1
+    beyond = (found.tries > 0).sum(axis=1, where=np.arange(1, 33) > found.highest_heard[:, None])
+    assert sorted(beyond.tolist())[-1] == OPTIONS.gap_limit
+    assert (beyond == OPTIONS.gap_limit).sum() == 1
 
 
 def test_ipv6_is_the_same_but_for_its_addresses() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.findings import Verdict, gather, judge
+from benchmarks.findings import Coverage, Verdict, coverage, gather, judge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,6 +64,39 @@ def test_nothing_found_misses_all_up_to_the_largest_ttl_asked() -> None:
 def test_a_destination_counts_at_its_nearest_ttl_and_what_is_said_twice_once() -> None:
     findings = gather(found((HOST, 6, HOST), (HOST, 4, HOST), (HOST, 5, HOST), (HOST, 1, NEAR), (HOST, 1, NEAR)))
     assert list(zip(findings.ttl.tolist(), findings.responder.tolist(), strict=True)) == [(1, NEAR), (4, HOST)]
+
+
+def flows(*rows: tuple[int, int]) -> NDArray[np.int64]:
+    """(destination, source port)."""
+    return np.array([(to, source, PORT) for to, source in rows], np.int64).reshape(-1, 3)
+
+
+def balanced(
+    destination: NDArray[np.uint32], source_port: NDArray[np.uint16], destination_port: NDArray[np.uint16]
+) -> NDArray[np.uint32]:
+    """As the truth, but that flows of odd source ports meet another router far away."""
+    paths = truth(destination, source_port, destination_port)
+    paths[:, 2] = np.where(source_port % 2 == 0, FAR, OTHER)
+    return paths
+
+
+def test_coverage_is_of_what_answers_on_the_tools_own_flows() -> None:
+    asked = flows((HOST, 40_000), (DEAD, 40_000))
+    assert coverage(gather(found()), asked, balanced, 30) == Coverage(findable=3, found=0)
+    everything = gather(found((HOST, 1, NEAR), (DEAD, 3, FAR), (HOST, 4, HOST)))
+    assert coverage(everything, asked, balanced, 30) == Coverage(findable=3, found=3)
+    assert coverage(everything, asked, balanced, 30).percent == 100
+    both = flows((HOST, 40_000), (DEAD, 40_001))
+    assert coverage(everything, both, balanced, 30) == Coverage(findable=4, found=3)
+    assert coverage(everything, both, balanced, 30).percent == 75
+
+
+def test_what_is_on_no_flow_of_the_tool_or_too_far_to_be_asked_does_not_count() -> None:
+    odd = flows((HOST, 40_001))
+    findings = gather(found((HOST, 1, NEAR), (HOST, 3, FAR), (HOST, 4, HOST), (300, 1, 301)))
+    assert coverage(findings, odd, balanced, 30) == Coverage(findable=3, found=2)
+    assert coverage(findings, odd, balanced, 3) == Coverage(findable=2, found=1)
+    assert coverage(findings, flows(), balanced, 30).percent == 0
 
 
 def test_a_link_joins_neighbouring_ttls_of_one_destination() -> None:

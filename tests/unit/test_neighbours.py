@@ -6,6 +6,8 @@ import pytest
 from allhops.core.batch.strategies.distances import NO_BITS, UNKNOWN, Distances, keys_of
 from allhops.core.batch.strategies.neighbours import LEAST_FIRST, Neighbours
 
+STRIDES = (64, 16, 4, 2, 1)
+
 
 def keys(*hosts: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     return keys_of([bytes([10, host >> 8, host & 255, 1]) for host in hosts])
@@ -19,7 +21,7 @@ def ends(neighbours: Neighbours, courses: list[int], ttl: int) -> None:
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 100, 1_000, 9_999])
 def test_everybody_is_released_once_those_before_it_have_ended(count: int) -> None:
     order = np.random.default_rng(count).permutation(count)
-    neighbours = Neighbours(keys(*order.tolist()), Distances())
+    neighbours = Neighbours(keys(*order.tolist()), Distances(), strides=STRIDES)
     under_way = np.flatnonzero(~neighbours.is_held)
     assert len(under_way) >= min(count, LEAST_FIRST)
     started = under_way.tolist()
@@ -44,6 +46,20 @@ def test_the_nearest_neighbour_tells() -> None:
     assert neighbours.expected_ttl[[3, 1]].tolist() == [9, 9]  # both wait for 0 and 4, and 0 is the nearer one
 
 
+def test_who_has_told_is_waited_for_no_longer() -> None:
+    neighbours = Neighbours(keys(*range(64)), Distances(), strides=(4, 1))
+    ends(neighbours, [0], 9)
+    assert neighbours.release().tolist() == []
+    neighbours.tell(np.array([4]), np.array([11], np.int16))
+    assert neighbours.release().tolist() == [1, 2, 3]
+    assert neighbours.expected_ttl[[1, 2, 3]].tolist() == [9, 9, 9]
+    neighbours.tell(np.array([8]), np.array([12], np.int16))
+    ends(neighbours, [4], 13)
+    assert neighbours.release().tolist() == [5, 6, 7]
+    assert neighbours.expected_ttl[[5, 6, 7]].tolist() == [13, 13, 13]
+    assert not neighbours.all_ended
+
+
 def test_the_last_ones_wait_until_enough_of_their_company_have_ended() -> None:
     neighbours = Neighbours(keys(*range(256)), Distances(), strides=(16, 4, 1), enough=4)
     ends(neighbours, [0, 16, 32], 9)
@@ -57,7 +73,7 @@ def test_the_last_ones_wait_until_enough_of_their_company_have_ended() -> None:
 def test_nobody_waits_for_a_neighbour_when_a_nearer_one_is_known() -> None:
     known = Distances()
     known.learn(keys(*range(0, 2_000, 2)), np.full(1_000, 13, np.int16))
-    neighbours = Neighbours(keys(*range(1, 2_000, 2)), known)
+    neighbours = Neighbours(keys(*range(1, 2_000, 2)), known, strides=STRIDES)
     assert not neighbours.is_held.any()
     assert set(neighbours.expected_ttl.tolist()) == {13}
 

@@ -85,7 +85,7 @@ def test_two_routers_with_one_digest_are_not_confused(monkeypatch: pytest.Monkey
 
 
 def test_what_is_full_begins_anew() -> None:
-    stops = StopSet(4, capacity_bytes=112)
+    stops = StopSet(4, capacity_bytes=120)
     assert stops.capacity == 4
     enter(stops, {1: 11, 2: 12, 3: 13}, donor=100)
     assert enter(stops, {1: 21, 2: 22}, donor=101).tolist() == [NOBODY, NOBODY]
@@ -100,7 +100,9 @@ def test_counts_stay_within_their_bytes() -> None:
     stops = StopSet(4)
     entries = enter(stops, {1: 11}, donor=100)
     stops.count(np.repeat(entries, 300), np.arange(300), np.arange(300))
+    stops.count_ends(np.repeat(entries, 300))
     assert stops.flows[entries].tolist() == [255]
+    assert stops.ends[entries].tolist() == [255]
     assert stops.reach[entries].tolist() == [255]
 
 

@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 
     from allhops.core.batch.strategies.distances import Distances
 
-STRIDES = (64, 16, 4, 2, 1)
-"""Places between those that are asked together. More steps ask fewer probes and take longer, the time of a trace each:
-with (64, 8, 2, 1) 30,000 destinations take 4,500 probes more, of 142,000, and as long; 10,000 take 1.5 to 2 s less."""
 LEAST_FIRST = 16
-"""Destinations that are asked first, at least: a short list is not worth so many steps."""
+"""Destinations that are asked first, at least, if nobody says otherwise: a short list is not worth so many steps."""
 USUAL = 0.75
 """Quantile: half of a dense list are asked next to a neighbour, and a quarter two places away."""
 _NOBODY = -1
@@ -35,8 +32,9 @@ _NOBODY = -1
 class Neighbours:
     """The courses of one window, `keys` being those of their destinations (see distances.py).
 
-    `strides` are places between those that are asked together. A *company* are the courses within the widest of them:
-    the last ones also wait until `enough` of those asked before them in their company have ended, if there are so many.
+    `strides` are places between those that are asked together; the widest are left out if fewer than `least_first`
+    would go first. A *company* are the courses within the widest of them: the last ones also wait until `enough` of
+    those asked before them in their company have ended, if there are so many.
 
     Columns (courses,): `is_held` while a course waits; once it does not, `expected_ttl` is the distance of the nearest
     neighbour that is known, `UNKNOWN` for none, and `bits` how many they have in common.
@@ -47,15 +45,17 @@ class Neighbours:
         keys: NDArray[np.uint64],
         known: Distances,
         *,
-        strides: Sequence[int] = STRIDES,
+        strides: Sequence[int],
+        least_first: int = LEAST_FIRST,
         enough: int = 0,
     ) -> None:
         self.keys = keys
         self.last_ttl = np.full(len(keys), UNKNOWN, np.int16)
-        """Distance of those that have ended, `UNKNOWN` for those that never answered."""
+        """Distance of those that have told it or ended, `UNKNOWN` for those that never answered."""
         self.expected_ttl, self.bits = known.nearest(keys)
         self._has_ended = np.zeros(len(keys), np.bool_)
-        self.left, self.right = _sides(keys, strides)
+        self._has_told = np.zeros(len(keys), np.bool_)
+        self.left, self.right = _sides(keys, [stride for stride in strides if stride * least_first <= len(keys)])
         """For each course those that it waits for, before and after it in the order of addresses; -1 for none."""
         self.is_awaited = np.zeros(len(keys), np.bool_)
         """Whether others wait for it."""
@@ -76,14 +76,19 @@ class Neighbours:
 
     def end(self, courses: NDArray[np.int64]) -> None:
         """These have ended."""
-        self._has_ended[courses] = True
+        self._has_ended[courses] = self._has_told[courses] = True
         self.is_held[courses] = False
+
+    def tell(self, courses: NDArray[np.int64], ttl: NDArray[np.int16]) -> None:
+        """These go on, but how far away they are is known well enough for those who wait for them."""
+        self.last_ttl[courses] = ttl
+        self._has_told[courses] = True
 
     def release(self) -> NDArray[np.int64]:
         """The courses whose wait is over."""
         held = np.flatnonzero(self.is_held)
         left, right = self.left[held], self.right[held]
-        ready = (self._has_ended[left] | (left == _NOBODY)) & (self._has_ended[right] | (right == _NOBODY))
+        ready = (self._has_told[left] | (left == _NOBODY)) & (self._has_told[right] | (right == _NOBODY))
         ended = np.bincount(self._company[self._has_ended & self.is_awaited], minlength=len(self._enough))
         ready &= self.is_awaited[held] | (ended >= self._enough)[self._company[held]]
         released: NDArray[np.int64] = held[ready]
@@ -112,7 +117,7 @@ def _sides(keys: NDArray[np.uint64], strides: Sequence[int]) -> tuple[NDArray[np
     rank = np.empty(courses, np.int64)
     rank[order] = np.arange(courses)
     wider = np.zeros(courses, np.int64)
-    for wide, narrow in pairwise([stride for stride in strides if stride * LEAST_FIRST <= courses] or [1]):
+    for wide, narrow in pairwise(strides):
         wider[(rank % narrow == 0) & (rank % wide != 0) & (wider == 0)] = wide
     left = rank - rank % np.maximum(wider, 1)
     right = left + wider

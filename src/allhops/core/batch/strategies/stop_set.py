@@ -5,7 +5,7 @@ before it, and one of them says nothing about the other. An entry names its dono
 measured it, and its parent, the entry of the next lower TTL at which that course, or a later one, heard somebody. So
 each hop that a course inherits carries who measured it. This file knows no packet and no clock.
 
-Columns of one number an entry, and a hash table of positions with linear probing: 28 bytes an entry with IPv4, 52 with
+Columns of one number an entry, and a hash table of positions with linear probing: 30 bytes an entry with IPv4, 54 with
 IPv6. What is full begins anew: it costs probes, not truth.
 
 Source: Donnet et al., "Efficient Algorithms for Large-Scale Topology Discovery" (SIGMETRICS 2005).
@@ -66,7 +66,7 @@ class StopSet:
     def __init__(self, size: int, capacity_bytes: int = CAPACITY_BYTES) -> None:
         self.size = size
         self._words, word = (1, np.uint32) if size == 4 else (2, np.uint64)
-        entry_bytes = 2 * size + 4 + 8 + 4 * 2
+        entry_bytes = 2 * size + 4 + 10 + 4 * 2
         self.capacity = max(capacity_bytes // entry_bytes, 2)
         self.address = np.empty((self.capacity, self._words), word)
         self.donor = np.empty((self.capacity, self._words), word)
@@ -78,6 +78,10 @@ class StopSet:
         """How many hops farther the path of one of them went."""
         self.leap = np.empty(self.capacity, np.uint8)
         """How many rows farther the next answer was at most, all rows in between having been asked in vain."""
+        self.ends = np.empty(self.capacity, np.uint8)
+        """How many courses it was the last answer of, the destination being silent."""
+        self.is_sounded = np.empty(self.capacity, np.bool_)
+        """Whether a course was sent to ask all rows beyond it, up to the gap limit."""
         self.silences = np.empty(self.capacity, np.uint8)
         """How many courses that have met it met silence right before it."""
         self.looks = np.empty(self.capacity, np.int16)
@@ -141,9 +145,9 @@ class StopSet:
         entries = np.arange(self._count, self._count + len(first), dtype=np.int32)
         self.address[entries], self.ttl[entries] = met.address[first], met.ttl[first]
         self.donor[entries], self.parent[entries] = donor[first], NOBODY
-        for counter in (self.flows, self.reach, self.leap, self.silences, self.looks):
+        for counter in (self.flows, self.reach, self.leap, self.ends, self.silences, self.looks):
             counter[entries] = 0
-        self.is_branch[entries] = False
+        self.is_branch[entries] = self.is_sounded[entries] = False
         self._count += len(first)
         least = int(self._count / MOST_FULL)
         if least > len(self._places):
@@ -171,6 +175,10 @@ class StopSet:
         _add_one(self.flows, entries)
         _add_one(self.silences, entries[silent > 0])
         np.maximum.at(self.reach, entries, np.clip(reach, 0, _MOST).astype(np.uint8))
+
+    def count_ends(self, entries: NDArray[np.int32]) -> None:
+        """One course more has heard nobody beyond each of these."""
+        _add_one(self.ends, entries)
 
     def count_leaps(self, entries: NDArray[np.int32], rows: NDArray[np.int64]) -> None:
         """After each of these the next answer was so many rows farther."""
