@@ -149,6 +149,39 @@ def test_the_order_is_repeatable_by_its_seed() -> None:
     assert orders[0] == orders[1] != orders[2]
 
 
+def courses_of_ten(count: int) -> Waiting:
+    """So many courses with ten slots each, number after number."""
+    waiting = Waiting(np.random.default_rng(1))
+    waiting.add(np.arange(10 * count), np.arange(10 * count) // 10, Turn(True, True, 0.0))
+    return waiting
+
+
+def test_several_rounds_are_taken_at_once_where_the_rate_leaves_time_between_them() -> None:
+    order = courses_of_ten(128).take(0.0, 1_280, rate_pps=1_000)
+    assert sorted(order.tolist()) == list(range(1_280))
+    for course in range(128):
+        leaves_at = np.flatnonzero(order // 10 == course) / 1_000
+        assert np.diff(leaves_at).min() >= SPACING_S
+
+
+def test_what_is_taken_ends_where_nothing_is_due_in_time() -> None:
+    assert len(courses_of_ten(10).take(0.0, 640, rate_pps=1_000)) == 10
+
+
+def test_without_a_rate_no_course_is_taken_twice() -> None:
+    assert len(courses_of_ten(64).take(0.0, 640)) == 64
+
+
+@pytest.mark.parametrize("late_s", [0.0, 5.0])
+def test_rounds_are_put_off_by_as_much_as_what_was_taken_left_late(late_s: float) -> None:
+    waiting = courses_of_ten(10)
+    waiting.take(0.0, 640, rate_pps=1_000)
+    left_at = 0.01 + late_s
+    waiting.left(left_at)
+    assert waiting.turn(left_at + SPACING_S) == NO_TURN
+    assert waiting.turn(left_at + 2 * SPACING_S) != NO_TURN
+
+
 TURNS = (
     (0, Turn(True, True, 0.1)),
     (10, Turn(True, True, 0.0)),

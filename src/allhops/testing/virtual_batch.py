@@ -118,7 +118,7 @@ class VirtualBatch:
         )
 
     def _send(self) -> None:
-        while (block := self.window.probes_to_send(self.now)) is not None:
+        while (block := self.window.probes_to_send(self.now, rate_pps=self._pacer.rate_pps)) is not None:
             granted = self._pacer.grant(self.now, len(block) - block.handed)
             for _ in range(granted):
                 self._send_one(block)

@@ -57,14 +57,16 @@ class Leaving:
         """Of what is next."""
         return self._turn if self._block is not None else self.waiting.turn(now)
 
-    def block(self, now: float, most: int, build: Callable[[NDArray[np.int64]], Block | None]) -> Block | None:
+    def block(
+        self, now: float, most: int, rate_pps: float, build: Callable[[NDArray[np.int64]], Block | None]
+    ) -> Block | None:
         """The one that is leaving, or a new one; None when nothing is due.
 
         `build` makes one of at most so many slots, or of those of them that are still worth it; None for none.
         """
         if self._block is None:
             self._turn = self.waiting.turn(now)
-            self._block, self._counted = build(self.waiting.take(now, most)), 0
+            self._block, self._counted = build(self.waiting.take(now, most, rate_pps)), 0
             if self._block is None:
                 self.waiting.left(now)
         return self._block

@@ -1,19 +1,23 @@
 """Slots that wait to be sent, in an order that is kind to routers and destinations.
 
-Slots are dealt out: some hundred courses make a deal, and each round of it holds one slot of each of them, drawn at
+Slots are dealt out: some dozen courses make a deal, and each round of it holds one slot of each of them, drawn at
 random. The next round is due `SPACING_S` after the last probe of the one before has left. So no destination ever sees a
 burst, and of what leaves together every TTL has its share: no router sees one either, however near it is. Of the deals
-that are due one goes first whose turn it is. This file reads no clock.
+that are due one goes first whose turn it is. Whoever takes many slots takes them in the order in which they will leave,
+several rounds of a deal among them if the rate leaves that much time in between. This file reads no clock.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from allhops.core.pacer import BURST_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +58,10 @@ class Waiting:
         self._due: list[_Deal] = []
         self._later: list[tuple[float, int, list[_Deal]]] = []
         """When they are due, and together: a number to tell equals apart, the first one's, and deals."""
-        self._taken: list[_Deal] = []
+        self._again: deque[tuple[float, _Deal]] = deque()
+        """Of what was taken the deals that have further rounds, and when these are due if all goes as planned."""
+        self._ends_at = 0.0
+        """When all that was taken will have left then."""
         self.slots = 0
         """How many wait, due or not."""
 
@@ -81,11 +88,20 @@ class Waiting:
                 heapq.heappush(self._due, deal)
         return self._due[0][0] if self._due else NO_TURN
 
-    def take(self, now: float, most: int) -> NDArray[np.int64]:
-        """At most so many of those that are due, no course twice. Call `left` when all of them have been sent."""
-        self.turn(now)
+    def take(self, now: float, most: int, rate_pps: float = inf) -> NDArray[np.int64]:
+        """At most so many, of which each is due when it leaves, if they do so at this rate from now on.
+
+        Call `left` when all of them have been sent.
+        """
+        spacing = SPACING_S if rate_pps == inf else SPACING_S + BURST_S  # by so much a pacer may let them leave early
         taken: list[NDArray[np.int64]] = []
-        while most and self._due:
+        at = now
+        while most:
+            while self._again and self._again[0][0] <= at:
+                heapq.heappush(self._due, self._again.popleft()[1])
+            self.turn(at)
+            if not self._due:
+                break
             deal = heapq.heappop(self._due)
             head = deal[2].pop()
             if most < len(head):
@@ -93,24 +109,26 @@ class Waiting:
                 heapq.heappush(self._due, deal)
                 head = head[:most]
             elif deal[2]:
-                self._taken.append(deal)
+                self._again.append((at + len(head) / rate_pps + spacing, deal))
             taken.append(head)
             most -= len(head)
+            at += len(head) / rate_pps
+        self._ends_at = at
         slots = np.concatenate(taken) if taken else np.empty(0, np.int64)
         self.slots -= len(slots)
         return slots
 
     def left(self, now: float) -> None:
-        """What was taken has been sent: the next rounds are due in a while."""
-        if self._taken:
-            self._put_off(self._taken, now + SPACING_S)
-            self._taken = []
+        """What was taken has been sent by now: the next rounds are due in a while."""
+        while self._again:
+            due, deal = self._again.popleft()
+            self._put_off([deal], now + due - self._ends_at)
 
     def clear(self) -> None:
         """Nothing of what waits will be sent."""
         self._due.clear()
         self._later.clear()
-        self._taken.clear()
+        self._again.clear()
         self.slots = 0
 
     def _put_off(self, deals: list[_Deal], due: float) -> None:

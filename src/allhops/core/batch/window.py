@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -141,14 +142,14 @@ class Window(Generic[Replies]):
 
     # The calls
 
-    def probes_to_send(self, now: float, most: int = BLOCK_PROBES) -> Block | None:
+    def probes_to_send(self, now: float, most: int = BLOCK_PROBES, rate_pps: float = inf) -> Block | None:
         """A block of which some probes were not handed over yet; None when none may leave now.
 
-        A new one has at most so many probes: a course's next round is due only when a block is through.
+        A new one has at most so many probes, in an order that is for those who send them at this rate.
         """
         if now < self._blocked_until:
             return None
-        return self._leaving.block(now, min(most, BLOCK_PROBES), self._build)
+        return self._leaving.block(now, min(most, BLOCK_PROBES), rate_pps, self._build)
 
     def probes_left(self, now: float) -> None:
         """What the net has handed over of the block since the last time left now.

@@ -27,8 +27,8 @@ LOOK_PROBES = 4_096
 LEAST_BLOCK, MOST_BLOCK = 64, 1_024
 """Probes built together: arrays pay by the second, and what a block holds is not too old when it leaves."""
 URGENT_BLOCK_S, BLOCK_S = 0.02, 0.1
-"""Seconds of the rate in a block: a destination's next probe waits for the block to be through, which is worth a
-microsecond a probe where other destinations wait for this one."""
+"""Seconds of the rate in a block: what is asked on waits for the block to be through, and the shorter blocks cost a
+microsecond a probe, which is well spent where other destinations wait for this one."""
 LEAST_WINDOW = 100
 WINDOW_S = 1.0
 """Seconds of the rate that a window's first probes may take: its paths become complete together, some twenty times as

@@ -153,7 +153,7 @@ class Windows:
         ready = list(self._live)
         while ready:
             turn, live = min(((live.window.turn(now), live) for live in ready), key=itemgetter(0))
-            block = live.window.probes_to_send(now, block_probes(pacer.rate_pps, turn))
+            block = live.window.probes_to_send(now, block_probes(pacer.rate_pps, turn), pacer.rate_pps)
             if block is None:
                 ready.remove(live)
                 continue
