@@ -64,6 +64,27 @@ async def test_a_slow_name_holds_nobody_up() -> None:
     assert [one async for one in fed] == []
 
 
+async def test_a_list_that_is_slower_than_its_names_is_read_on() -> None:
+    """The last name is answered while the next line is still being waited for."""
+    more = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[str]:
+        yield "a.example"
+        await more.wait()
+        yield "192.0.2.1"
+
+    async def known(name: str, ip_version: int | None) -> Address | None:
+        return IPv4Address("192.0.2.9")
+
+    fed = feed(slowly(), TraceOptions(), known)
+    assert (await anext(fed)).position == 0
+    rest = asyncio.ensure_future(anext(fed))
+    await asyncio.sleep(0)
+    more.set()
+    assert (await rest).position == 1
+    assert [one async for one in fed] == []
+
+
 async def test_a_name_without_an_address_is_refused_with_a_reason() -> None:
     (refused,) = [one async for one in feed(["no.such.example"], TraceOptions(), nobody)]
     assert isinstance(refused, Refused)

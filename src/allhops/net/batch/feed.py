@@ -13,6 +13,7 @@ from allhops.errors import ResolveError, UsageError
 from allhops.model import StopReason
 from allhops.net.batch.group import Group
 from allhops.net.many import untraced
+from allhops.net.read_ahead import following
 from allhops.net.resolve import literal, resolve
 
 if TYPE_CHECKING:
@@ -45,24 +46,24 @@ async def feed(
     `source` has them with their positions in the caller's list; `lookup` replaces the system's resolver.
     """
     asked: set[asyncio.Task[Group | Refused]] = set()
-    following: asyncio.Task[tuple[int, str | Address] | None] | None = None
+    coming: asyncio.Task[tuple[int, str | Address] | None] | None = None
     try:
         while True:
-            if not asked:
+            if not asked and coming is None:
                 item = await anext(source, None)
             else:  # whatever comes first: an answer, or the next of the list while there is room for its question
-                if following is None and len(asked) < LOOKUPS:
-                    following = asyncio.ensure_future(_next(source))
+                if coming is None and len(asked) < LOOKUPS:
+                    coming = asyncio.ensure_future(following(source))
                 done, _ = await asyncio.wait(
-                    {*asked, following} if following is not None else asked, return_when=asyncio.FIRST_COMPLETED
+                    {*asked, coming} if coming is not None else asked, return_when=asyncio.FIRST_COMPLETED
                 )
                 answered = {task for task in asked if task in done}
                 asked -= answered
                 for task in answered:
                     yield task.result()
-                if following is None or not following.done():
+                if coming is None or not coming.done():
                     continue
-                item, following = following.result(), None
+                item, coming = coming.result(), None
             if item is None:
                 break
             known = _at_once(*item, options)
@@ -73,15 +74,11 @@ async def feed(
         for answer in asyncio.as_completed(asked):
             yield await answer
     finally:
-        if following is not None:
-            following.cancel()
+        if coming is not None:
+            coming.cancel()
         for task in asked:
             task.cancel()
-        await asyncio.gather(*asked, *([following] if following is not None else []), return_exceptions=True)
-
-
-async def _next(source: AsyncIterator[tuple[int, str | Address]]) -> tuple[int, str | Address] | None:
-    return await anext(source, None)
+        await asyncio.gather(*asked, *([coming] if coming is not None else []), return_exceptions=True)
 
 
 def _at_once(position: int, destination: str | Address, options: TraceOptions) -> Group | Refused | None:
