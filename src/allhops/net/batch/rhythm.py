@@ -8,6 +8,8 @@ from __future__ import annotations
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
+from allhops.core.batch.window import BLOCK_PROBES
+
 if TYPE_CHECKING:
     from allhops.core.batch.waiting import Turn
 
@@ -24,8 +26,8 @@ SHORTEST_LOOK_S, URGENT_LOOK_S, LONGEST_LOOK_S = 0.01, 0.04, 0.4
 little left to send before somebody has heard a reply, else the third."""
 LOOK_PROBES = 4_096
 """To read and enter replies costs a fixed price that so many share well (`python -m benchmarks lanes`)."""
-LEAST_BLOCK, MOST_BLOCK = 64, 1_024
-"""Probes built together: arrays pay by the second, and what a block holds is not too old when it leaves."""
+LEAST_BLOCK = 64
+"""Probes built together, at least; at most `BLOCK_PROBES`."""
 URGENT_BLOCK_S, BLOCK_S = 0.02, 0.1
 """Seconds of the rate in a block: what is asked on waits for the block to be through, and the shorter blocks cost a
 microsecond a probe, which is well spent where other destinations wait for this one."""
@@ -61,7 +63,7 @@ def look_s(rate_pps: float, waiting: int) -> float:
 def block_probes(rate_pps: float, turn: Turn) -> int:
     """Probes of a block whose first have this turn, at most."""
     seconds = BLOCK_S if turn.others_first else URGENT_BLOCK_S
-    return max(LEAST_BLOCK, int(min(rate_pps * seconds, MOST_BLOCK)))
+    return max(LEAST_BLOCK, int(min(rate_pps * seconds, BLOCK_PROBES)))
 
 
 def window_courses(rate_pps: float) -> float:

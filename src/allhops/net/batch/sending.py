@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SLICE, MOST_SLICED = 96, 256
 """Probes in one system call, where no more than so many are handed over together, as they are at a pace. The stamps of
-a slice err by a part of its duration: at 50,000 pps RTTs by 4 us in the median, with up to 128 in a call by 6. More
+a slice err by a part of its duration: at 50,000 pps RTTs by 6 us in the median, with up to 64 in a call by 4. More
 leave in one call: whoever wants all that this machine can do wants no more calls than it takes, at 5 to 10 us each
 (`python -m benchmarks batch-send`)."""
 QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
