@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 from functools import partial
@@ -85,6 +86,7 @@ def peak(progress: Callable[[str], None], scale: Scale) -> dict[str, object]:
     tools = [
         peers.allhops("jsonl"),
         peers.allhops("parquet"),
+        peers.allhops_shards(len(os.sched_getaffinity(0))),
         peers.caracal(),
         peers.scamper(100, output="warts"),
         peers.zmap(),

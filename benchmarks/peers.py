@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 import socket
 import struct
@@ -104,11 +105,7 @@ def allhops(ending: str, *, strategy: str = "parallel") -> Tool:
     """Ourselves, writing `.jsonl` or `.parquet`."""
 
     def command(job: Job) -> Sequence[str]:
-        rate = "max" if job.rate_pps is None else str(job.rate_pps)
-        return [
-            *(ALLHOPS, "batch", str(job.list_file), "-o", f"{job.results}.{ending}", "--rate", rate),
-            *("--strategy", strategy, "--attempts", "1", "-m", str(job.max_ttl), "--seed", str(job.seed)),
-        ]
+        return _batch(job, strategy, f"{job.results}.{ending}")
 
     suffix = "" if strategy == "parallel" else f" {strategy}"
     return Tool(
@@ -119,6 +116,36 @@ def allhops(ending: str, *, strategy: str = "parallel") -> Tool:
         read_inherited=_read_jsonl_inherited if ending == "jsonl" else None,
         read_flows=_read_jsonl_flows if ending == "jsonl" else _read_parquet_flows,
     )
+
+
+def allhops_shards(count: int) -> Tool:
+    """Ourselves, so many processes side by side, each with its share of the list and a file of its own."""
+
+    def command(job: Job) -> Sequence[str]:
+        shards = [
+            shlex.join([*_batch(job, "parallel", f"{job.results}-{shard}.jsonl"), "--shard", f"{shard}/{count}"])
+            for shard in range(1, count + 1)
+        ]
+        started = "".join(f'{shard} & all="$all $!"; ' for shard in shards)
+        return ["sh", "-c", f"{started}for one in $all; do wait $one || exit; done"]
+
+    return Tool(
+        name=f"allhops, jsonl, {count} shards",
+        program=ALLHOPS,
+        command=command,
+        read=_read_jsonl,
+        read_inherited=_read_jsonl_inherited,
+        read_flows=_read_jsonl_flows,
+        remark="a process for each core",
+    )
+
+
+def _batch(job: Job, strategy: str, output: str) -> list[str]:
+    rate = "max" if job.rate_pps is None else str(job.rate_pps)
+    return [
+        *(ALLHOPS, "batch", str(job.list_file), "-o", output, "--rate", rate),
+        *("--strategy", strategy, "--attempts", "1", "-m", str(job.max_ttl), "--seed", str(job.seed)),
+    ]
 
 
 def scamper(window: int, *, trace: str = "", label: str = "scamper", output: str = "json") -> Tool:
@@ -298,12 +325,13 @@ def _allhops_hops(job: Job) -> Iterable[tuple[Flow, dict[str, Any]]]:
 
 
 def _allhops_traces(job: Job) -> Iterable[tuple[Flow, dict[str, Any]]]:
-    """Those that have sent a probe."""
-    with open(f"{job.results}.jsonl", encoding="ascii") as file:
-        for trace in map(json.loads, file):
-            flow = trace["flow"]
-            if flow is not None:
-                yield (_number(trace["address"]), flow["source_port"], flow["destination_port"] or 0), trace
+    """Those that have sent a probe, of one file or of each shard's."""
+    for path in sorted(job.directory.glob(f"{job.results.name}*.jsonl")):
+        with path.open(encoding="ascii") as file:
+            for trace in map(json.loads, file):
+                flow = trace["flow"]
+                if flow is not None:
+                    yield (_number(trace["address"]), flow["source_port"], flow["destination_port"] or 0), trace
 
 
 def _read_parquet_flows(job: Job) -> NDArray[np.int64]:

@@ -104,12 +104,15 @@ def measure(
 
 
 def _peak_rss(process: int) -> int:
+    """Of the process or the one of its children that has most."""
     try:
         status = pathlib.Path(f"/proc/{process}/status").read_text()
+        children = pathlib.Path(f"/proc/{process}/task/{process}/children").read_text()
     except OSError:  # it has ended meanwhile
         return 0
     _, found, rest = status.partition("VmHWM:")
-    return int(rest.split()[0]) * 1024 if found else 0
+    own = int(rest.split()[0]) * 1024 if found else 0
+    return max(own, *(_peak_rss(int(child)) for child in children.split())) if children else own
 
 
 def _open_files(process: int) -> int:

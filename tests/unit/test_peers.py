@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -30,8 +31,8 @@ def job(tmp_path: Path) -> peers.Job:
     )
 
 
-def write(job: peers.Job, ending: str, *lines: dict[str, object]) -> None:
-    (job.directory / f"results.{ending}").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+def write(job: peers.Job, ending: str, *lines: dict[str, object], name: str = "results") -> None:
+    (job.directory / f"{name}.{ending}").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def test_ours_are_in_every_trace_that_has_sent_a_probe(job: peers.Job) -> None:
@@ -42,6 +43,23 @@ def test_ours_are_in_every_trace_that_has_sent_a_probe(job: peers.Job) -> None:
     read = peers.allhops("jsonl").read_flows
     assert read is not None
     assert read(job).tolist() == [[number, 40_000, 33_434] for number in NUMBERS]
+
+
+def test_ours_are_read_of_every_shard(job: peers.Job) -> None:
+    tool = peers.allhops_shards(2)
+    for shard, address in enumerate((FIRST, SECOND), start=1):
+        flow = {"source_port": 40_000 + shard, "destination_port": 33_434}
+        write(job, "jsonl", {"address": address, "flow": flow, "hops": []}, name=f"results-{shard}")
+        assert f"results-{shard}.jsonl" in tool.command(job)[-1]
+    assert tool.read_flows is not None
+    assert tool.read_flows(job).tolist() == [[NUMBERS[0], 40_001, 33_434], [NUMBERS[1], 40_002, 33_434]]
+
+
+def test_a_shard_that_fails_is_not_hidden_by_those_that_do_not(job: peers.Job) -> None:
+    shell, option, script = peers.allhops_shards(2).command(job)
+    fails_first = script.replace(peers.ALLHOPS, "f", 1).replace(peers.ALLHOPS, ":")
+    assert subprocess.run([shell, option, f"f() {{ return 3; }}; {fails_first}"], check=False).returncode == 3
+    assert subprocess.run([shell, option, script.replace(peers.ALLHOPS, ":")], check=False).returncode == 0
 
 
 def test_scampers_are_in_traces_without_a_hop_as_well(job: peers.Job) -> None:
