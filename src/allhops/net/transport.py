@@ -63,7 +63,7 @@ class Transport(Protocol):
     def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
         """Open what receives; `on_readable` is called on the loop when packets wait.
 
-        Raises: PrivilegeError.
+        Raises: PrivilegeError, CapacityError.
         """
         ...
 
