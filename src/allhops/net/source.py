@@ -75,8 +75,8 @@ def hold_port(
 ) -> socket.socket:
     """A UDP socket, bound and connected: its name is the source address and port, ours while it is open.
 
-    Raises: UsageError (an unusable source, interface or broadcast destination), SendError (no route),
-    CapacityError (no port or no file descriptor left).
+    Raises: UsageError (an unusable source, interface or broadcast destination), PrivilegeError (a source port that is
+    kept for root), SendError (no route), CapacityError (no port or no file descriptor left).
     """
     sock = _open(destination.version, socket.SOCK_DGRAM)
     try:
@@ -107,7 +107,7 @@ class Held:
 def hold_flow(destination: Address, options: TraceOptions, taken: Container[int] = ()) -> Held:
     """A source address and a port or identifier for probes to a destination; `taken` are identifiers we have already.
 
-    Raises: UsageError, SendError, CapacityError, as `hold_port`.
+    Raises: UsageError, PrivilegeError, SendError, CapacityError, as `hold_port`.
     """
     return _HOLDERS[options.protocol](destination, options, taken)
 
@@ -274,6 +274,11 @@ def _bind(sock: socket.socket, where: tuple[object, ...], source_port: int | Non
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise UsageError(f"{host} is not an address of this machine") from error
+            if error.errno == errno.EACCES and source_port is not None:
+                raise PrivilegeError(
+                    f"source port {source_port} is kept for root (net.ipv4.ip_unprivileged_port_start): "
+                    "choose a larger one, or none"
+                ) from error
             if error.errno != errno.EADDRINUSE:
                 raise capacity_or_send_error(error) from error
             if source_port is not None:

@@ -77,7 +77,7 @@ class Transport(Protocol):
     def lease(self, destination: Address, options: TraceOptions) -> Lease:
         """Choose source address and port for probes to a destination.
 
-        Raises: UsageError, SendError, CapacityError.
+        Raises: UsageError, PrivilegeError, SendError, CapacityError.
         """
         ...
 
