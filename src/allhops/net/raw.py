@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from allhops.net.source import Held
     from allhops.options import TraceOptions
 
-_TIMESPEC = struct.Struct("@qq")
+_TIMESPEC = struct.Struct("@ll")
+"""Of SO_TIMESTAMPNS: longs, which 32-bit machines have four bytes for."""
 _COUNT = struct.Struct("@I")
 _ANCILLARY_SPACE = 256
 _QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
@@ -297,7 +298,7 @@ class _Receiver:
                 (drops,) = _COUNT.unpack_from(data)
                 self.drops.are(drops)
             elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
-                hop_limit = data[0]
+                (hop_limit,) = _COUNT.unpack_from(data)
             elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
                 destination = data[: IPV6.address_size]
         return stamp_ns or time.time_ns(), hop_limit, destination
