@@ -29,6 +29,7 @@ async def trace(destination: str | Address, **options: Unpack[TraceKeywords]) ->
         UsageError: an option or a destination that cannot be.
         ResolveError: a name without an address of the asked family.
         PrivilegeError: the kernel refuses the sockets.
+        CapacityError: out of ports or file descriptors.
         SendError: no route there.
     """
     async with Prober() as prober:

@@ -285,8 +285,8 @@ class Trace:
     error: str | None = None
     """One sentence, when `stop_reason` is `local_error` or `bad_destination`."""
     backend: str | None = None
-    """How the probes reached the wire: "raw" sockets, "errqueue" (the kernel's error queue, no privilege needed) or
-    "simulated"; None when none could leave.
+    """How the probes reached the wire: "raw" sockets, "ring" (packet rings, of batches), "errqueue" (the kernel's error
+    queue, no privilege needed) or "simulated"; None when none could leave.
     """
     flow_constant: bool = True
     """Whether every probe had the ports that `flow` says. TCP without raw sockets needs a source port for each."""

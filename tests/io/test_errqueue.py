@@ -20,7 +20,7 @@ import pytest
 from allhops.core.lanes import Block, Ring
 from allhops.core.lanes.hearsay import NAMED_ALONE, NAMELESS, QUOTED_CHECKSUM, QUOTED_HEADER
 from allhops.core.ledger import Counters
-from allhops.errors import PrivilegeError, UsageError
+from allhops.errors import CapacityError, PrivilegeError, UsageError
 from allhops.model import Evidence, PortState, ProbeState, Protocol, StopReason
 from allhops.net import raw
 from allhops.net.errqueue import ErrorQueueTransport, queue, queues, setup
@@ -323,6 +323,32 @@ async def test_where_nothing_is_allowed_the_doctor_is_named(monkeypatch: pytest.
     monkeypatch.setattr(transport_module, "errors_are_told", lambda: False)
     with pytest.raises(PrivilegeError, match="doctor"):
         await Prober(backend="errqueue").__aenter__()
+
+
+async def test_a_receiver_that_cannot_be_opened_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[socket.socket] = []
+
+    def only_one(*arguments: object) -> socket.socket:
+        if opened:
+            raise OSError(errno.EMFILE, "Too many open files")
+        opened.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        return opened[0]
+
+    monkeypatch.setattr(raw, "open_receiver", only_one)
+    with pytest.raises(CapacityError, match="Too many open files"):
+        await Prober().__aenter__()
+    assert opened[0].fileno() < 0
+
+
+async def test_no_descriptors_are_not_taken_for_no_permission() -> None:
+    prober = Prober(backend="errqueue")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(CapacityError, match="Too many open files"):
+            await prober.__aenter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_back_end_that_there_is_not_is_refused() -> None:

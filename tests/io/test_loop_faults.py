@@ -18,7 +18,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allhops.errors import CapacityError, SendError
+from allhops.errors import CapacityError, PrivilegeError, SendError
 from allhops.model import ProbeState, StopReason
 from allhops.net import clock, source
 from allhops.net.clock import MAX_LAG_S, AwakeClock, WallScale
@@ -340,6 +340,17 @@ def test_every_source_port_in_use_is_a_capacity_error(monkeypatch: pytest.Monkey
             source.hold_port(
                 ip_address("127.0.0.1"), destination_port=9, source="127.0.0.1", source_port=None, interface=None
             )
+
+
+def test_a_source_port_that_is_kept_for_root_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(PrivilegeError, match="source port 53 is kept for root"):
+        source.hold_port(
+            ip_address("127.0.0.1"), destination_port=9, source="127.0.0.1", source_port=53, interface=None
+        )
 
 
 @pytest.mark.parametrize("backend", ["raw", "errqueue"])

@@ -62,7 +62,7 @@ def test_what_is_written_down_is_read_by_the_lane(version: int, arguments: st.Da
     assert result.icmp is not None
     own = bytes(range(numbers.family.address_size))
     quote = quoted_header(numbers.family, own, own, 17, 60) + udp_header(40_000, 33_434, 40) + data
-    packet = ErrorWriter(numbers, own).write(result.icmp, quote, told=len(data), reply_ttl=300)
+    packet = ErrorWriter(numbers.family, own).write(result.icmp, quote, told=len(data), reply_ttl=300)
     ring = Ring()
     ring.append(packet, 1)
     lane = ScalarLane(Counters())

@@ -41,7 +41,7 @@ def test_a_wrong_key_does_not_read_the_marks_of_another(kind: tuple[Protocol, in
     assert bool(bench.receive(error_about(probe))) is (key % 0xFFFF == 0xBEEF)
 
 
-COLUMNS = [name for name in vars(Ledger(1)) if name not in ("counters", "guesses", "_bare_before")]
+COLUMNS = [name for name in vars(Ledger(1)) if name not in ("counters", "guesses", "_most_guesses", "_bare_before")]
 
 
 def columns(ledger: Ledger) -> list[object]:

@@ -13,12 +13,15 @@ import pytest
 
 from allhops.core.batch.strategies import batch_strategy
 from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
+from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ScalarLane
+from allhops.core.ledger import MAX_GUESSES
 from allhops.model import ProbeState, Protocol, StopReason
 from allhops.options import TraceOptions
 from allhops.testing.generator import generate
 from allhops.testing.internet import Internet
 from allhops.testing.virtual_batch import VirtualBatch
+from benchmarks.replies import changed, error_about
 
 if TYPE_CHECKING:
     from allhops.core.lanes import Block
@@ -91,6 +94,23 @@ def test_every_hop_of_every_destination_is_right(protocol: Protocol, version: in
     assert Counter(trace.address for trace in traces_of(batch)) == Counter(addresses)
     assert judged(batch, protocol)["wrong"] == judged(batch, protocol)["missed"] == 0
     assert batch.counters.forged == batch.counters.foreign == 0
+
+
+def test_a_few_liars_among_many_paths_cost_nobody_else_a_row() -> None:
+    """Of thousands of paths some have a router that falsifies what it quotes, with nobody guessing anything."""
+    scenario, addresses = world(4, silent_destination_share=1.0)
+    batch = VirtualBatch(
+        Internet(scenario), addresses, batch_strategy("parallel"), TraceOptions(attempts=1), lane=ScalarLane
+    )
+    batch.beat()
+    honest, *probes = (packet for _, packet in batch.sent)
+    ring = Ring(1 + 2 * len(probes))
+    for lie in 2 * [error_about(changed(probe, 26, b"\x12\x34"), quote=28) for probe in probes]:
+        ring.append(lie, 0)
+    ring.append(error_about(honest, quote=28), 0)
+    batch.window.replies_received(ScalarLane(batch.counters).unpack(ring))
+    assert batch.counters.forged == ring.count - 1 > MAX_GUESSES
+    assert batch.tally.answered == 1
 
 
 def test_a_silent_destination_ends_by_the_gap_limit() -> None:

@@ -424,7 +424,11 @@ def test_cut_at_every_byte_only_whole_lines_count(tmp_path: Path, capfd: pytest.
         assert sum(map(len, (*known.addresses.values(), known.lines))) == whole[:cut].count(b"\n")
 
 
-def test_zeros_behind_a_power_failure_are_dropped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("at_once", [1 << 20, 512])
+def test_zeros_behind_a_power_failure_are_dropped(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("allhops.cli.batch.finished._READ_BYTES", at_once)
     command, out, whole = _begun(tmp_path, MANY, capfd)
     lines = whole.splitlines(keepends=True)
     out.write_bytes(b"".join(lines[:9]) + lines[9][:30] + bytes(5_000) + b"\n" + lines[11])

@@ -297,6 +297,23 @@ async def test_a_name_that_hangs_holds_up_nothing_but_itself() -> None:
     assert await anext(found, None) is None
 
 
+async def test_a_list_that_pauses_holds_up_no_name_that_it_has_given() -> None:
+    goes_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"host.example\nno.example\n"
+        await goes_on.wait()
+        yield b"192.0.2.9\n"
+
+    answers = Answers(**{"host.example": "198.51.100.1"})
+    listed = Destinations(slow(), TraceOptions(), Sieve(), lambda refused: goes_on.set(), answers)
+    found = aiter(listed)
+    async with asyncio.timeout(5):
+        assert [(await anext(found)).names for _ in range(2)] == [["host.example"], ["192.0.2.9"]]
+    assert await anext(found, None) is None
+    assert listed.is_exhausted
+
+
 async def test_stop_ends_it_while_it_waits_for_the_list() -> None:
     async def never() -> AsyncIterator[bytes]:
         yield b"192.0.2.1\n"

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +21,6 @@ from allhops.testing import FakeWire, SyntheticInternet
 from tests.groups import Destination, each
 
 if TYPE_CHECKING:
-    import pytest
-
     from allhops.model import Address
 
 ONE_WAY, OTHER_WAY = (Way(4, bytes(4), interface, None) for interface in (1, 2))
@@ -95,6 +94,21 @@ def test_destinations_are_sorted_by_their_way(monkeypatch: pytest.MonkeyPatch) -
         OTHER_WAY: (["192.0.2.1", "192.0.2.3", "192.0.2.5", "192.0.2.7"], 1.0),
     }
     assert gathered.route(wire, 3.0) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "address", "reason"),
+    [
+        (TraceOptions(size=40), "2001:db8::1", "size must be at least 56"),
+        (TraceOptions(flow_label=5), "192.0.2.9", "flow_label is for IPv6"),
+    ],
+)
+def test_what_the_options_cannot_be_sent_to_stops_no_other(options: TraceOptions, address: str, reason: str) -> None:
+    gathered = Intake(options)
+    gathered.add(Group.of([ip_address(address)]))
+    (refused,) = gathered.route(FakeWire(SyntheticInternet(1)), 0.0)
+    assert str(refused.trace.error).startswith(f"{address}: {reason}")
+    assert len(gathered) == 0
 
 
 def test_no_kind_of_addresses_waits_for_all_of_another(monkeypatch: pytest.MonkeyPatch) -> None:

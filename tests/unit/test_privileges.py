@@ -43,7 +43,3 @@ def test_threads_keep_their_capabilities_so_there_must_be_none(monkeypatch: pyte
 
 def test_capability_sets_are_read() -> None:
     assert set(privileges.capabilities()) == {"CapInh", "CapPrm", "CapEff", "CapAmb"}
-
-
-def test_udp_is_allowed_to_everybody() -> None:
-    assert privileges.allowed().udp_ipv4

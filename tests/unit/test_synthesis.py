@@ -32,7 +32,7 @@ def told(version: int, icmp_type: int, icmp_code: int, *, info: int = 0, extensi
 def udp_error(version: int, icmp: IcmpTold, data: bytes, reply_ttl: int = 61) -> ReplyRow:
     numbers = NUMBERS[version]
     quote = quoted_header(numbers.family, OWN[version], HOST[version], UDP, 60) + udp_header(40_000, 33_434, 40) + data
-    packet = ErrorWriter(numbers, OWN[version]).write(icmp, quote, told=len(data), reply_ttl=reply_ttl)
+    packet = ErrorWriter(numbers.family, OWN[version]).write(icmp, quote, told=len(data), reply_ttl=reply_ttl)
     row = dissect(memoryview(packet), 7)
     assert isinstance(row, ReplyRow), row
     return row

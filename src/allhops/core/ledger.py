@@ -54,8 +54,8 @@ ANSWER_SIZE = 40
 """Bytes."""
 
 MAX_GUESSES = 64
-"""Replies that may be wrong in what proves them before anything less than the cookie is doubted: more than the few
-routers of one path that falsify what they quote make in one trace."""
+"""Replies for each course that may be wrong in what proves them before anything less than the cookie is doubted: more
+than the few routers of one path that falsify what they quote make in one trace."""
 MAX_DUPLICATES = 0xFFFF
 
 
@@ -95,7 +95,7 @@ class Ledger:
     `extensions`: only the slots that have some. `nameless`: courses that had a reply which names none of their probes.
     """
 
-    def __init__(self, slots: int, counters: Counters | None = None) -> None:
+    def __init__(self, slots: int, counters: Counters | None = None, courses: int = 1) -> None:
         self.state = bytearray(slots)
         self.error = memoryview(bytearray(2 * slots)).cast("H")
         self.sent_ns = memoryview(bytearray(8 * slots)).cast("q")
@@ -118,6 +118,7 @@ class Ledger:
         self.nameless: set[int] = set()
         self.counters = counters if counters is not None else Counters()
         self.guesses = 0
+        self._most_guesses = MAX_GUESSES * courses
         self._bare_before = self.counters.bare
 
     @cached_property
@@ -129,15 +130,15 @@ class Ledger:
     def is_under_attack(self) -> bool:
         """Whether so many replies were wrong in what only this session knows that somebody may be guessing it.
 
-        Then only the cookie counts. What proves less has at least 16 secret bits, and `MAX_GUESSES` tries at those
-        succeed once in a thousand traces, however fast they come.
+        Then only the cookie counts. What proves less has at least 16 secret bits, and `MAX_GUESSES` tries at those for
+        each course succeed once in a thousand traces, however fast they come.
         """
         return self.guesses_left < 0
 
     @property
     def guesses_left(self) -> int:
         """How many more of them it takes at least, less one; below 0 when there were enough."""
-        return MAX_GUESSES - (self.guesses + self.counters.bare - self._bare_before)
+        return self._most_guesses - (self.guesses + self.counters.bare - self._bare_before)
 
     def responder_of(self, slot: int, size: int) -> bytes:
         """Packed address (`size` bytes) that answered a slot."""

@@ -67,7 +67,7 @@ class Session(Generic[Replies]):
         slowest_ns: int = 0,
     ) -> None:
         self.plan = plan
-        self.ledger = Ledger(plan.slots, counters)
+        self.ledger = Ledger(plan.slots, counters, plan.courses)
         self._lane = lane
         self._pacer = pacer
         self._names = names

@@ -101,7 +101,7 @@ class TraceMany:
     ) -> AsyncGenerator[tuple[int, Trace], None]:
         from allhops.net.batch.feed import Refused, feed  # numpy, below: 90 ms that few destinations need not pay
 
-        async with open_batch as batch, aclosing(batch.run(feed(source, self._options))) as ended:
+        async with open_batch as batch, aclosing(feed(source, self._options)) as fed, aclosing(batch.run(fed)) as ended:
             async for item in ended:
                 if isinstance(item, Refused):
                     yield item

@@ -1,4 +1,4 @@
-"""What this process may do, and how it stops being able to: the way down from sudo.
+"""How this process stops being able to do what it may: the way down from sudo.
 
 `drop_to_caller` is for after the sockets are open and before names are resolved or files opened: from then on a bug
 gives an attacker what the caller's own account can do, and the sockets that are open already. A privilege belongs on a
@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import os
 import pathlib
-import socket
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,44 +35,11 @@ _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowed:
-    """Which sockets this process may open now. Nothing is sent to find out."""
-
-    raw_ipv4: bool
-    raw_ipv6: bool
-    ping_ipv4: bool
-    ping_ipv6: bool
-    udp_ipv4: bool
-    udp_ipv6: bool
-    """Whether this machine has the family at all: UDP needs no privilege."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
     """Who the process is after `drop_to_caller`."""
 
     uid: int
     gid: int
-
-
-def allowed() -> Allowed:
-    """Try each kind of socket."""
-    return Allowed(
-        raw_ipv4=_opens(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
-        raw_ipv6=_opens(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6),
-        ping_ipv4=_opens(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP),
-        ping_ipv6=_opens(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6),
-        udp_ipv4=_opens(socket.AF_INET, socket.SOCK_DGRAM, 0),
-        udp_ipv6=_opens(socket.AF_INET6, socket.SOCK_DGRAM, 0),
-    )
-
-
-def _opens(family: int, kind: int, protocol: int) -> bool:
-    try:
-        socket.socket(family, kind, protocol).close()
-    except OSError:
-        return False
-    return True
 
 
 def drop_to_caller(environment: Mapping[str, str] = os.environ) -> Dropped | None:

@@ -127,7 +127,7 @@ class Prober:
         """Resolve a destination and launch its first probes.
 
         `on_responder` is called once for each address as soon as it is heard. `lookup` replaces the system's resolver.
-        Raises: UsageError, ResolveError, SendError, CapacityError.
+        Raises: UsageError, ResolveError, PrivilegeError, SendError, CapacityError.
         """
         self._check_owner()
         address = await resolve(destination, options.ip_version, lookup)
@@ -142,8 +142,8 @@ class Prober:
     async def trace(self, destination: str | Address, **options: Unpack[TraceKeywords]) -> Trace:
         """Trace one destination.
 
-        Keywords are the fields of `TraceOptions`. Raises: UsageError, ResolveError, SendError, CapacityError; the
-        network's silence is a result, never an exception.
+        Keywords are the fields of `TraceOptions`. Raises: UsageError, ResolveError, PrivilegeError, SendError,
+        CapacityError; the network's silence is a result, never an exception.
         """
         return await self.trace_with(destination, TraceOptions(**options))
 

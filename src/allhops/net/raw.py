@@ -26,11 +26,11 @@ import time
 from typing import TYPE_CHECKING
 
 from allhops.core.lanes import ROW_SIZE
-from allhops.errors import NETWORK_IS_DOWN, PrivilegeError
+from allhops.errors import NETWORK_IS_DOWN
 from allhops.model import Protocol
 from allhops.net.filters import MOST_EXPECTED, Expected, answers_about, answers_to, attach, everything
 from allhops.net.interface_mtu import interface_mtu
-from allhops.net.raw_sockets import SO_RXQ_OVFL, SO_TIMESTAMPNS, Drops, open_receiver, open_sender
+from allhops.net.raw_sockets import SO_RXQ_OVFL, SO_TIMESTAMPNS, Drops, open_receiver, open_sender, refusal
 from allhops.net.source import hold_flow, socket_address
 from allhops.wire.family import FAMILIES, IPV4, IPV6, Family, HeaderFields
 from allhops.wire.probes import LAYOUTS
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from allhops.net.source import Held
     from allhops.options import TraceOptions
 
-_TIMESPEC = struct.Struct("@qq")
+_TIMESPEC = struct.Struct("@ll")
+"""Of SO_TIMESTAMPNS: longs, which 32-bit machines have four bytes for."""
 _COUNT = struct.Struct("@I")
 _ANCILLARY_SPACE = 256
 _QUEUE_IS_FULL = (errno.EAGAIN, errno.ENOBUFS)
@@ -65,7 +66,10 @@ class RawTransport:
         self._counters: Counters | None = None
 
     def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
-        """Open an ICMP socket a family; a machine without IPv6 gets along with one."""
+        """Open an ICMP socket a family; a machine without IPv6 gets along with one.
+
+        Raises: PrivilegeError, CapacityError.
+        """
         self._loop = asyncio.get_running_loop()
         self._on_readable, self._counters = on_readable, counters
         try:
@@ -75,11 +79,9 @@ class RawTransport:
                 except OSError as error:
                     if error.errno != errno.EAFNOSUPPORT:
                         raise
-        except PermissionError as error:
+        except OSError as error:
             self.close()
-            raise PrivilegeError(
-                "raw sockets are not allowed: run it with sudo, or give the process CAP_NET_RAW"
-            ) from error
+            raise refusal(error) from error
 
     def open_all(self, interface: str | None) -> None:
         """A sender and a TCP receiver for each family that there is; the receivers let nothing through yet."""
@@ -94,12 +96,17 @@ class RawTransport:
         try:
             sender = self._sender(destination.version, options.interface)
             lease = RawLease(held, sender, destination, options.protocol, self)
-            self._leases.add(lease)
-            if lease.protocol is Protocol.TCP:
-                self._admit_answers(lease.version)
         except BaseException:
             held.close()
             raise
+        self._leases.add(lease)
+        if lease.protocol is Protocol.TCP:
+            try:
+                self._admit_answers(lease.version)
+            except OSError as error:
+                self._leases.discard(lease)
+                held.close()
+                raise refusal(error) from error
         return lease
 
     def interface_mtu(self, destination: Address, source: bytes, options: TraceOptions) -> int:
@@ -291,7 +298,7 @@ class _Receiver:
                 (drops,) = _COUNT.unpack_from(data)
                 self.drops.are(drops)
             elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT):
-                hop_limit = data[0]
+                (hop_limit,) = _COUNT.unpack_from(data)
             elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
                 destination = data[: IPV6.address_size]
         return stamp_ns or time.time_ns(), hop_limit, destination

@@ -11,7 +11,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from allhops.errors import CapacityError, PrivilegeError
+from allhops.errors import AllhopsError, CapacityError, PrivilegeError
 from allhops.net.filters import answer_types, answers_to, attach
 from allhops.net.source import bind_to_interface
 from allhops.wire.family import IPV4, IPV6, Family
@@ -75,6 +75,13 @@ def count_drops(counters: Counters, new: int) -> None:
             "probe more slowly or raise net.core.rmem_max"
         )
     counters.kernel_drops += new
+
+
+def refusal(error: OSError) -> AllhopsError:
+    """What it means that a raw socket could not be opened."""
+    if isinstance(error, PermissionError):
+        return PrivilegeError("raw sockets are not allowed: run it with sudo, or give the process CAP_NET_RAW")
+    return CapacityError(f"no raw socket: {error.strerror}")
 
 
 def open_receiver(family: Family, protocol: int, buffer: int = RECEIVE_BUFFER) -> socket.socket:

@@ -35,6 +35,8 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LONG = 16
 _VERSIONS = {4: 4, _LONG: 6}
 """IP version by bytes of a packed address."""
+OUT_OF_SOCKETS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What opening one says when there are too many of them, or no memory for it."""
 _ANY = {4: "0.0.0.0", 6: "::"}  # only until connect chooses the address
 _SO_BINDTODEVICE = getattr(socket, "SO_BINDTODEVICE", 25)
 
@@ -73,8 +75,8 @@ def hold_port(
 ) -> socket.socket:
     """A UDP socket, bound and connected: its name is the source address and port, ours while it is open.
 
-    Raises: UsageError (an unusable source, interface or broadcast destination), SendError (no route),
-    CapacityError (no port or no file descriptor left).
+    Raises: UsageError (an unusable source, interface or broadcast destination), PrivilegeError (a source port that is
+    kept for root), SendError (no route), CapacityError (no port or no file descriptor left).
     """
     sock = _open(destination.version, socket.SOCK_DGRAM)
     try:
@@ -105,7 +107,7 @@ class Held:
 def hold_flow(destination: Address, options: TraceOptions, taken: Container[int] = ()) -> Held:
     """A source address and a port or identifier for probes to a destination; `taken` are identifiers we have already.
 
-    Raises: UsageError, SendError, CapacityError, as `hold_port`.
+    Raises: UsageError, PrivilegeError, SendError, CapacityError, as `hold_port`.
     """
     return _HOLDERS[options.protocol](destination, options, taken)
 
@@ -120,7 +122,7 @@ def hold_ping(destination: Address, options: TraceOptions) -> Held:
     except PermissionError as error:
         raise PrivilegeError("ping sockets are not allowed to this group") from error
     except OSError as error:
-        raise _capacity_or_send_error(error) from error
+        raise capacity_or_send_error(error) from error
     try:
         bind_to_interface(sock, options.interface)
         _bind(sock, (_source_host(options.source, destination.version),), options.source_port, lowest=1)
@@ -246,7 +248,7 @@ def _open(version: int, kind: socket.SocketKind) -> socket.socket:
     try:
         return socket.socket(_FAMILIES[version], kind)
     except OSError as error:
-        raise _capacity_or_send_error(error) from error
+        raise capacity_or_send_error(error) from error
 
 
 def _open_ping(version: int) -> socket.socket | None:
@@ -272,8 +274,13 @@ def _bind(sock: socket.socket, where: tuple[object, ...], source_port: int | Non
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise UsageError(f"{host} is not an address of this machine") from error
+            if error.errno == errno.EACCES and source_port is not None:
+                raise PrivilegeError(
+                    f"source port {source_port} is kept for root (net.ipv4.ip_unprivileged_port_start): "
+                    "choose a larger one, or none"
+                ) from error
             if error.errno != errno.EADDRINUSE:
-                raise _capacity_or_send_error(error) from error
+                raise capacity_or_send_error(error) from error
             if source_port is not None:
                 raise UsageError(f"source port {source_port} is in use: choose another, or none") from error
         else:
@@ -304,7 +311,7 @@ def _connect(sock: socket.socket, destination: Address, port: int) -> None:
     except OSError as error:
         if error.errno == errno.EACCES and _is_broadcast(sock, where):
             raise UsageError(f"{destination} is a broadcast address: trace one of its hosts") from error
-        raise _capacity_or_send_error(error, f"{destination}: ") from error
+        raise capacity_or_send_error(error, f"{destination}: ") from error
 
 
 def _is_broadcast(sock: socket.socket, where: tuple[object, ...]) -> bool:
@@ -313,9 +320,10 @@ def _is_broadcast(sock: socket.socket, where: tuple[object, ...]) -> bool:
     return sock.connect_ex(where) == 0
 
 
-def _capacity_or_send_error(error: OSError, prefix: str = "") -> AllhopsError:
+def capacity_or_send_error(error: OSError, prefix: str = "") -> AllhopsError:
+    """What it means that a socket could not be opened, bound or connected."""
     code = error.errno or 0
-    if code in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+    if code in OUT_OF_SOCKETS:
         return CapacityError(f"{prefix}out of file descriptors or memory: raise `ulimit -n` ({error.strerror})")
     if code == errno.EAFNOSUPPORT:
         return SendError(code, f"{prefix}this machine has no such IP version")

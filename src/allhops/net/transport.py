@@ -63,7 +63,7 @@ class Transport(Protocol):
     def open(self, on_readable: Callable[[], None], counters: Counters) -> None:
         """Open what receives; `on_readable` is called on the loop when packets wait.
 
-        Raises: PrivilegeError.
+        Raises: PrivilegeError, CapacityError.
         """
         ...
 
@@ -77,7 +77,7 @@ class Transport(Protocol):
     def lease(self, destination: Address, options: TraceOptions) -> Lease:
         """Choose source address and port for probes to a destination.
 
-        Raises: UsageError, SendError, CapacityError.
+        Raises: UsageError, PrivilegeError, SendError, CapacityError.
         """
         ...
 

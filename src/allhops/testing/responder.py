@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from allhops.model import Address
     from allhops.testing.scenario import IcmpError, Limit, Router
 
-NO_REST = bytes(4)
 SECOND = 1_000_000_000
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,6 @@ CHUNK: Final = 4_096
 """Addresses of a prefix that are sieved at once: what numpy needs to cost less than naming them one by one."""
 TURN: Final = 64
 """Lines read one by one before the loop gets its turn: some 2 ms if all of them are complained of."""
-_Result = TypeVar("_Result")
 
 
 class _Asked(NamedTuple):
@@ -111,8 +110,9 @@ class Destinations:
         self._position = 0
         """Of the next destination of the list."""
         self._stopped = asyncio.Event()
-        self._asked: set[asyncio.Task[_Answer]] = set()
-        self._answered: asyncio.Queue[asyncio.Task[_Answer]] = asyncio.Queue()
+        self._asked: set[asyncio.Future[_Answer]] = set()
+        self._arrived: asyncio.Queue[asyncio.Future[Any]] = asyncio.Queue()
+        """Answers to what was asked, and the next piece of the list."""
 
     def stop(self) -> None:
         """Nothing more comes."""
@@ -133,15 +133,30 @@ class Destinations:
             await asyncio.gather(*self._asked, return_exceptions=True)
 
     async def _found(self) -> AsyncIterator[Group | None]:
-        reader = LineReader()
-        while (piece := await self._or_stopped(anext(self._pieces, None))) is not None:
-            async for group in self._told(reader.feed(piece)):
-                yield group
+        reader, coming = LineReader(), self._next_piece()
+        try:
+            while (arrived := await self._next_arrival()) is not None:
+                if arrived is not coming:  # a name is known before there is more of the list
+                    yield self._answered(arrived)
+                    continue
+                piece = coming.result()
+                if piece is None:
+                    break
+                async for group in self._told(reader.feed(piece)):
+                    yield group
+                coming = self._next_piece()
+        finally:
+            coming.cancel()
         if not self._stopped.is_set():
             async for group in self._told(reader.end()):
                 yield group
         while self._asked and not self._stopped.is_set():
-            yield await self._next_answer()
+            yield self._answered(await self._next_arrival())
+
+    def _next_piece(self) -> asyncio.Future[bytes | None]:
+        coming: asyncio.Future[bytes | None] = asyncio.ensure_future(anext(self._pieces, None))
+        coming.add_done_callback(self._arrived.put_nowait)
+        return coming
 
     async def _told(self, block: Block) -> AsyncIterator[Group | None]:
         """What lines ask for: prefixes in their place, the rest of a block together."""
@@ -213,14 +228,14 @@ class Destinations:
         """Ask for each as soon as there is room; meanwhile those that were answered."""
         for place in self._sieve.names([asked.name for asked in names]) if names else ():
             while len(self._asked) >= LOOKUPS:
-                yield await self._next_answer()
+                yield self._answered(await self._next_arrival())
                 if self._stopped.is_set():
                     return
             task = asyncio.ensure_future(self._resolve(names[place]))
-            task.add_done_callback(self._answered.put_nowait)
+            task.add_done_callback(self._arrived.put_nowait)
             self._asked.add(task)
-        while not self._answered.empty():
-            yield await self._next_answer()
+        while not self._arrived.empty():
+            yield self._answered(self._arrived.get_nowait())
 
     async def _resolve(self, asked: _Asked) -> _Answer:
         try:
@@ -228,8 +243,8 @@ class Destinations:
         except (ResolveError, UsageError) as error:
             return asked, str(error)
 
-    async def _next_answer(self) -> Group | None:
-        task = await self._or_stopped(self._answered.get())
+    def _answered(self, task: asyncio.Future[Any] | None) -> Group | None:
+        """The destination behind a name, if it is one and is to be traced; nothing once `stop` was called."""
         if task is None:
             return None
         self._asked.discard(task)
@@ -244,13 +259,13 @@ class Destinations:
         record = untraced(asked.name, self._options, f"line {asked.line}: {reason}", stop)
         self._reject(Refused(asked.position, record))
 
-    async def _or_stopped(self, awaited: Awaitable[_Result | None]) -> _Result | None:
-        """The result, or None as soon as `stop` is called."""
-        result = asyncio.ensure_future(awaited)
+    async def _next_arrival(self) -> asyncio.Future[Any] | None:
+        """What comes next, or None as soon as `stop` is called."""
+        arriving = asyncio.ensure_future(self._arrived.get())
         stopped = asyncio.ensure_future(self._stopped.wait())
         try:
-            await asyncio.wait((result, stopped), return_when=asyncio.FIRST_COMPLETED)
-            return None if self._stopped.is_set() else result.result()
+            await asyncio.wait((arriving, stopped), return_when=asyncio.FIRST_COMPLETED)
+            return None if self._stopped.is_set() else arriving.result()
         finally:
-            for task in (result, stopped):
+            for task in (arriving, stopped):
                 task.cancel()

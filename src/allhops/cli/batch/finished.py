@@ -116,9 +116,9 @@ def _whole_lines(descriptor: int) -> Iterator[tuple[bytes, int]]:
     """(beginning, length) of each line up to the first that was not written to its end; b"" begins a broken one."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     head, length, last = b"", 0, b""
-    while piece := os.read(descriptor, _READ_BYTES):
-        if b"\0" in piece:  # no line of ours has one: from here on the disk had only promised
-            piece = piece[: piece.index(b"\0")]
+    zero = b""
+    while not zero and (read := os.read(descriptor, _READ_BYTES)):
+        piece, zero, _ = read.partition(b"\0")  # no line of ours has one: from here on the disk had only promised
         start = 0
         while (end := piece.find(b"\n", start)) >= 0:
             head += piece[start : min(end, start + MAX_HEAD_BYTES - len(head))]

@@ -54,11 +54,10 @@ def summary(accounts: Accounts, done: int, stats: Stats, tally: Tally, elapsed_s
         f"{stats.sent:,} probes = {stats.answered:,} answered + {stats.timed_out:,} timed out + "
         f"{stats.local_error:,} local errors + {stats.cancelled:,} cancelled"
     )
-    if stats.kernel_drops_rx or stats.kernel_drops_tx:
-        yield (
-            f"lost in this machine's own buffers: {stats.kernel_drops_rx:,} received packets, "
-            f"{stats.kernel_drops_tx:,} probes: try a lower --rate"
-        )
+    if stats.kernel_drops:
+        yield f"{stats.kernel_drops:,} replies were lost in this machine's own buffers: try a lower --rate"
+    if stats.full_queues:
+        yield f"the send queue was full {stats.full_queues:,} times, which delays probes and loses none"
     pace = stats.sent / elapsed_s if elapsed_s > 0 else 0.0
     yield (
         f"{tally.addresses} addresses and {tally.links} links found in {_duration(elapsed_s)}, "

@@ -97,7 +97,7 @@ class Window(Generic[Replies]):
         backend: str,
     ) -> None:
         self.plan = plan
-        self.ledger = Ledger(plan.slots, counters)
+        self.ledger = Ledger(plan.slots, counters, plan.courses)
         self.tally = tally
         self._lane = lane
         self._strategy = strategy

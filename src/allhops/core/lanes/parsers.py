@@ -1,4 +1,4 @@
-"""Four of dpkt's seventy-four modules.
+"""Five of dpkt's seventy-four modules.
 
 `import dpkt` imports all of them: 32 ms, half of a path's round trip, of which HTTP, Diameter and the rest take 28
 (`python -X importtime -c "import dpkt"`). So its own submodules are imported past the package's `__init__`,

@@ -124,8 +124,8 @@ class Batch:
         return Stats(
             **asdict(self.tally),
             in_flight=self._windows.in_flight,
-            kernel_drops_rx=self.counters.kernel_drops,
-            kernel_drops_tx=self._windows.full_queues,
+            kernel_drops=self.counters.kernel_drops,
+            full_queues=self._windows.full_queues,
             rate_now_pps=self._pacer.rate_pps,
             done=self._done,
         )

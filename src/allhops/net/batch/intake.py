@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allhops.errors import AllhopsError
+from allhops.errors import AllhopsError, UsageError
 from allhops.net.batch.feed import Refused
 from allhops.net.batch.group import Group, all_differ
 from allhops.net.many import untraced
+from allhops.net.tracing import size_of_probe
+from allhops.wire.probes import LAYOUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,18 +115,27 @@ class Intake:
         return members
 
     def _sort(self, members: Group, wire: Wire, now: float) -> Iterator[Refused]:
-        """Add these to the gatherings of their ways; those to which no way leads."""
+        """Add these to the gatherings of their ways; those to which no way leads, or no probe as it was asked for."""
+        try:
+            self._options.check_flow_label(members.version)
+            size_of_probe(LAYOUTS[self._options.protocol, members.version], self._options)
+        except UsageError as error:
+            for place, name in enumerate(members.names):
+                yield self._refused(members, place, f"{name}: {error}")
+            return
         found = wire.ways(members, self._options)
         order = np.argsort(found.of, kind="stable")
         begins = np.searchsorted(found.of[order], np.arange(1, len(found.kinds)))
         for way, places in zip(found.kinds, np.split(order, begins), strict=True):
             if isinstance(way, AllhopsError):
                 for place in places.tolist():
-                    trace = untraced(members.names[place], self._options, str(way))
-                    yield Refused(int(members.positions[place]), trace)
+                    yield self._refused(members, place, str(way))
                 continue
             those = members if len(places) == len(members) else members.select(places)
             if way in self._gatherings:
                 self._gatherings[way].add(those, now)
             else:
                 self._gatherings[way] = Gathering(way, those, now)
+
+    def _refused(self, members: Group, place: int, error: str) -> Refused:
+        return Refused(int(members.positions[place]), untraced(members.names[place], self._options, error))

@@ -12,13 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from allhops.core.lanes import Ring
-from allhops.errors import CapacityError, PrivilegeError
 from allhops.model import Protocol
 from allhops.net.batch.leases import HeldLease, Leases
 from allhops.net.batch.receiving import Receiver
 from allhops.net.batch.routes import ways
 from allhops.net.batch.sending import RawSender
 from allhops.net.batch.wire import RING_PACKETS, fillings
+from allhops.net.raw_sockets import refusal
 from allhops.options import TraceOptions
 from allhops.wire.family import FAMILIES
 
@@ -121,12 +121,8 @@ class RawWire:
         assert self._counters is not None  # opened
         try:
             receiver = Receiver(FAMILIES[version], protocol, self._counters)
-        except PermissionError as error:
-            raise PrivilegeError(
-                "raw sockets are not allowed: run it with sudo, or give the process CAP_NET_RAW"
-            ) from error
         except OSError as error:
-            raise CapacityError(f"no raw socket: {error.strerror}") from error
+            raise refusal(error) from error
         self._receivers[version, protocol] = receiver
 
     def _admit(self, version: int) -> None:

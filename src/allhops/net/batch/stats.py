@@ -15,10 +15,10 @@ class Stats:
     local_error: int = 0
     cancelled: int = 0
     in_flight: int = 0
-    kernel_drops_rx: int = 0
+    kernel_drops: int = 0
     """Replies that the kernel dropped because our buffer was full."""
-    kernel_drops_tx: int = 0
-    """Times that the kernel's queue was full; those probes were sent again."""
+    full_queues: int = 0
+    """Times that the kernel's send queue had no room; what found none was sent a moment later."""
     rate_now_pps: float = 0.0
     done: int = 0
     """Destinations that have ended."""

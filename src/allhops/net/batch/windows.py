@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MOST_COURSES = 10_240
 """Destinations of one window at most."""
 LIVE_SLOTS = 1_200_000
-"""Slots of all windows under way at most: some 58 bytes each (ledger.py)."""
+"""Slots of all windows under way at most: 59 bytes each (ledger.py)."""
 MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
 MOST_RINGS = 16

@@ -43,7 +43,7 @@ class ErrorQueueWire:
         self._ring = Ring(RING_PACKETS)
 
     def open(self, counters: Counters) -> None:
-        """Raises: PrivilegeError where the kernel has no error queues."""
+        """Raises: PrivilegeError where the kernel has no error queues, CapacityError."""
         self._transport.open(None, counters)
 
     def ways(self, destinations: Group, options: TraceOptions) -> Ways:

@@ -68,7 +68,7 @@ class ConnectLease:
         self.source = held.source
         self.source_port = held.source_port
         self.station = station
-        self.writer = ErrorWriter(self.numbers, held.source)
+        self.writer = ErrorWriter(self.numbers.family, held.source)
         self._held = held
         self._from = (host, 0, *scope)
         # 50 to 80 ms of imports between a RST and the look at it would be read as its RTT: better before the first SYN.

@@ -68,7 +68,7 @@ class Hearing:
         self._numbers = numbers
         self._arrivals = arrivals
         self._name = name
-        self._writer = ErrorWriter(numbers, source)
+        self._writer = ErrorWriter(numbers.family, source)
         self._size = 0
         self._quoted = b""
         self.expect_size(numbers.family.default_size)

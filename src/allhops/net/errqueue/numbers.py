@@ -52,9 +52,6 @@ class Numbers:
     name_size: int
     """Bytes of a socket address, and where in it the address begins. The port is at 2 in both families."""
     name_address: int
-    length_unit: int
-    """Bytes that one unit of the RFC 4884 length field stands for, and where that byte is in the ICMP header."""
-    length_offset: int
     tos_of: Callable[[memoryview], int]
     """TOS or traffic class of a packet that begins there."""
     dont_fragment_of: Callable[[memoryview], bool]
@@ -76,8 +73,6 @@ IPV4_NUMBERS = Numbers(
     offender=slice(EXTENDED_ERROR_SIZE + 4, EXTENDED_ERROR_SIZE + 8),
     name_size=16,
     name_address=4,
-    length_unit=4,
-    length_offset=5,
     tos_of=lambda packet: packet[1],
     dont_fragment_of=lambda packet: bool(packet[6] & 0x40),
     flow_label_of=lambda packet: 0,
@@ -98,8 +93,6 @@ IPV6_NUMBERS = Numbers(
     offender=slice(EXTENDED_ERROR_SIZE + 8, EXTENDED_ERROR_SIZE + 24),
     name_size=28,
     name_address=8,
-    length_unit=8,
-    length_offset=4,
     tos_of=lambda packet: int.from_bytes(packet[:2]) >> 4 & 0xFF,
     dont_fragment_of=lambda packet: True,
     flow_label_of=lambda packet: int.from_bytes(packet[1:4]) & 0xFFFFF,

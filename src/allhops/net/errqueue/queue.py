@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from allhops.net.errqueue.numbers import Numbers
 
 _ANCILLARY_SPACE = 512
-_TIMESPEC = struct.Struct("@qq")
+_TIMESPEC = struct.Struct("@ll")
 _INT = struct.Struct("@i")
 _EXTENDED_ERROR = struct.Struct("@IBBBBIHBB")
 """errno, origin, type, code, pad, info; then sock_ee_data_rfc4884: length, flags, reserved."""

@@ -17,6 +17,7 @@ from allhops.net.errqueue.numbers import (
     PMTUDISC_PROBE,
     SO_TIMESTAMPNS,
 )
+from allhops.net.source import OUT_OF_SOCKETS
 
 if TYPE_CHECKING:
     from allhops.net.errqueue.numbers import Numbers
@@ -89,9 +90,16 @@ class HeaderChoice:
 
 
 def errors_are_told() -> bool:
-    """Whether this kernel and its sandbox have error queues at all, for either family."""
+    """Whether this kernel and its sandbox have error queues at all, for either family.
+
+    Raises: OSError where it cannot be found out, for want of a file descriptor or of memory.
+    """
     for numbers in NUMBERS.values():
-        with contextlib.suppress(OSError), socket.socket(numbers.domain, socket.SOCK_DGRAM) as sock:
-            sock.setsockopt(numbers.level, numbers.recverr, 1)
-            return True
+        try:
+            with socket.socket(numbers.domain, socket.SOCK_DGRAM) as sock:
+                sock.setsockopt(numbers.level, numbers.recverr, 1)
+                return True
+        except OSError as error:
+            if error.errno in OUT_OF_SOCKETS:
+                raise
     return False

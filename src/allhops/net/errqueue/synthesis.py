@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from allhops.wire.checksum import MASK, fold, pseudo_header_sum, word_sum
 from allhops.wire.family import HeaderFields
+from allhops.wire.probes import ACK, RST, SYN, TCP
 
 if TYPE_CHECKING:
-    from allhops.net.errqueue.numbers import Numbers
     from allhops.net.errqueue.queue import IcmpTold
     from allhops.wire.family import Family
 
@@ -23,8 +23,6 @@ _ICMP_HEADER = struct.Struct("!BBH4s")
 _WORD = struct.Struct("!H")
 _NO_REST = bytes(4)
 _TCP_HEADER = struct.Struct("!HHIIBBHHH")
-SYN, RST, ACK = 0x02, 0x04, 0x10
-TCP = 6
 UDP_HEADER_SIZE = 8
 
 
@@ -52,9 +50,7 @@ def udp_header(source_port: int, destination_port: int, size: int) -> bytes:
 class ErrorWriter:
     """Writes ICMP errors to `own` (packed address). What is the same in all of them is prepared once."""
 
-    def __init__(self, numbers: Numbers, own: bytes) -> None:
-        family = numbers.family
-        self._numbers = numbers
+    def __init__(self, family: Family, own: bytes) -> None:
         self._family = family
         fields = HeaderFields(source=bytes(len(own)), destination=own, protocol=family.icmp_protocol, size=1 << 8)
         self._header = bytearray(family.header(fields))
@@ -88,7 +84,7 @@ class ErrorWriter:
         """Bytes 4 to 8 of the ICMP header: MTU, pointer, and where extensions begin."""
         if not icmp.info and not icmp.extensions_at:
             return _NO_REST
-        family, numbers = self._family, self._numbers
+        family = self._family
         rest = bytearray(4)
         if (icmp.icmp_type, icmp.icmp_code) == family.too_big:
             # RFC 1191 has the MTU in the low 16 bits of the word, RFC 4443 in all 32.
@@ -97,8 +93,8 @@ class ErrorWriter:
         elif icmp.icmp_type == family.parameter_problem:
             rest[:] = (icmp.info if family.icmp_has_pseudo_header else (icmp.info & 0xFF) << 24).to_bytes(4)
         if icmp.extensions_at:
-            length = (headers + icmp.extensions_at) // numbers.length_unit
-            rest[numbers.length_offset - 4] = min(length, 0xFF)
+            length = (headers + icmp.extensions_at) // family.length_unit
+            rest[family.length_attribute - 4] = min(length, 0xFF)
         return bytes(rest)
 
 

@@ -18,7 +18,7 @@ from allhops.net.errqueue.setup import errors_are_told
 from allhops.net.errqueue.station import Station
 from allhops.net.errqueue.watch import Watch
 from allhops.net.interface_mtu import interface_mtu
-from allhops.net.source import hold_flow, hold_ping
+from allhops.net.source import capacity_or_send_error, hold_flow, hold_ping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,13 +51,18 @@ class ErrorQueueTransport:
     def open(self, on_readable: Callable[[], None] | None, counters: Counters) -> None:
         """Have the loop watch for replies; None when nobody wants to be told of them.
 
-        Raises: PrivilegeError where the kernel has no error queues (gVisor, seccomp): there is no other way left.
+        Raises: PrivilegeError where the kernel has no error queues (gVisor, seccomp): there is no other way left;
+        CapacityError.
         """
-        if not errors_are_told():
+        try:
+            watch = Watch() if errors_are_told() else None
+        except OSError as error:
+            raise capacity_or_send_error(error) from error
+        if watch is None:
             raise PrivilegeError(NO_WAY_ADVICE)
         self._on_readable = on_readable
         self._station = station = Station(
-            loop=asyncio.get_running_loop(), arrivals=Arrivals(counters, self._announce), watch=Watch()
+            loop=asyncio.get_running_loop(), arrivals=Arrivals(counters, self._announce), watch=watch
         )
         if on_readable is not None:
             station.loop.add_reader(station.watch.fileno(), on_readable)
