@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jsonschema
-from pyarrow import parquet
+from pyarrow import feather, parquet
 
 from allhops.testing import SyntheticInternet
 from allhops.testing.namespaces import importing_us
@@ -160,7 +160,7 @@ def _read_jsonl(results: Path, *, is_whole: bool) -> Counter[str]:
 
 def _read_parquet(results: Path, *, is_whole: bool) -> Counter[str]:
     """How often each destination is there: once if no probe of it has two rows."""
-    parts = [results] if results.exists() else sorted(results.with_name(f"{results.name}.parts").glob("*.parquet"))
+    parts = [results] if results.exists() else sorted(results.with_name(f"{results.name}.parts").glob("*.arrow"))
     if is_whole and parts != [results]:
         raise BrokenError(f"{results.name} was never made of its parts")
     names = ["destination", "ttl", "probe_ttl", "attempt"]
@@ -172,7 +172,8 @@ def _read_parquet(results: Path, *, is_whole: bool) -> Counter[str]:
 
 
 def _columns(file: Path, names: list[str]) -> list[list[object]]:
-    return list(parquet.read_table(file, columns=names).to_pydict().values())
+    read = feather.read_table if file.suffix == ".arrow" else parquet.read_table
+    return list(read(file, columns=names).to_pydict().values())
 
 
 READERS: dict[str, Callable[..., Counter[str]]] = {"jsonl": _read_jsonl, "parquet": _read_parquet}

@@ -781,6 +781,7 @@ def test_what_a_batch_may_not_import() -> None:
         "allhops.net.prober",
         "allhops.net.privileges",
         "allhops.output.parquet",
+        "allhops.output.table_files",
         "allhops.testing",
         "importlib.metadata",
         "numpy.typing",

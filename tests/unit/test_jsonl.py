@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allhops.core.ledger import ANSWER, ANSWER_SIZE
+from allhops.core.paths import address_text
 from allhops.model import Protocol
-from allhops.output import fragments
-from allhops.output.fragments import AddressTexts, Remembered, cut
+from allhops.output import remembered
+from allhops.output.fragments import cut
 from allhops.output.json import line
 from allhops.output.jsonl import MOST_AT_ONCE, JsonLines, parts
 from allhops.output.records import PROBE
+from allhops.output.remembered import Remembered, remembered_address_texts
 from tests.harvests import likely_harvest, random_harvest
 
 if TYPE_CHECKING:
@@ -96,15 +98,43 @@ def test_a_trace_is_its_line() -> None:
     assert blocks == [line(trace).encode()]
 
 
+@given(SEEDS, st.integers(1, 2))
+def test_each_key_has_its_own_text_however_many_share_a_place(seed: int, words: int) -> None:
+    rng = np.random.default_rng(seed)
+    texts = Remembered(words)
+    for most in (3, 100_000, 3, 2**63):
+        keys = rng.integers(0, most, (2_000, words)).astype(np.uint64)
+        wanted = [str(key) for key in keys.tolist()]
+        assert texts.texts(keys, wanted.__getitem__).tolist() == wanted
+
+
+def test_a_text_is_made_once() -> None:
+    texts, keys = Remembered(), np.repeat(np.arange(1_000, dtype=np.uint64), 2)
+    made: list[int] = []
+
+    def make(at: int) -> str:
+        made.append(at)
+        return f"{keys[at]}"
+
+    texts.texts(keys, make)
+    texts.texts(keys, make)
+    assert made == [*range(0, 2_000, 2)]
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fragments, "MOST_REMEMBERED", 2)
+    monkeypatch.setattr(remembered, "MOST_REMEMBERED", 2)
     texts = Remembered()
-    assert texts.texts("aba", lambda at: f"{at}") == ["2", "1", "2"]
-    assert texts.texts("cb", lambda at: f"{at}") == ["0", "1"]
-    assert len(texts) == 2
-    addresses = AddressTexts()
-    assert [addresses[bytes([10, 0, 0, at])] for at in range(5)] == [f'"10.0.0.{at}"' for at in range(5)]
-    assert len(addresses) == 1
+    assert texts.texts(np.array([7, 8, 7], np.uint64), lambda at: f"{at}").tolist() == ["0", "1", "0"]
+    assert texts.texts(np.array([9, 8], np.uint64), lambda at: f"{at}").tolist() == ["0", "1"]
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_addresses_are_remembered(size: int) -> None:
+    packed = np.random.default_rng(1).integers(0, 256, (3, size)).astype(np.uint8)
+    wanted = [f'"{address_text(address.tobytes())}"' for address in packed]
+    for at in (0, 1, 2, 1):
+        assert remembered_address_texts(packed[[at, 0]]).tolist() == [wanted[at], wanted[0]]
 
 
 def test_the_last_byte_of_an_answer_is_nobodys() -> None:

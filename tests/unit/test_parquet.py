@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
@@ -20,7 +22,7 @@ from allhops.core.harvest import STOP_REASONS
 from allhops.core.ledger import UNSENT, Ledger
 from allhops.errors import UsageError
 from allhops.model import StopReason, Trace
-from allhops.output import parquet
+from allhops.output import parquet, table_files
 from allhops.output.extensions import write_extension
 from allhops.output.json import compact
 from allhops.output.parquet import ParquetWriter
@@ -231,7 +233,7 @@ def test_a_part_is_made_when_there_are_enough_rows(path: Path, monkeypatch: pyte
         output.harvest(part)
     output.flush()
     parts_now = sorted((path.parent / "run.parquet.parts").iterdir())
-    assert [pyarrow.parquet.read_metadata(part).num_rows for part in parts_now] == [20, 20, 20, 20, 10]
+    assert [len(pyarrow.feather.read_table(part)) for part in parts_now] == [20, 20, 20, 20, 10]
     output.close()
     assert pyarrow.parquet.read_metadata(path).num_row_groups == 1
     assert not (path.parent / "run.parquet.parts").exists()
@@ -295,24 +297,33 @@ def fails(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, "no room")
 
 
-def test_parts_are_quick_to_write_and_the_joined_file_is_small(path: Path) -> None:
-    def compression(file: Path) -> str:
-        told: str = pyarrow.parquet.read_metadata(file).row_group(0).column(0).compression
-        return told
-
+def test_a_part_can_be_read_as_it_is_and_the_joined_file_is_the_same(path: Path) -> None:
     output = writer(path)
     output.harvest(likely_harvest(1, 100))
     output.flush()
     [part] = path.with_name("run.parquet.parts").iterdir()
-    assert compression(part) == "LZ4"
+    assert part.name == "part-000001.arrow"
+    told = pyarrow.feather.read_table(part)
     output.close()
-    assert compression(path) == "ZSTD"
+    joined = pyarrow.parquet.read_table(path)
+    assert (told.schema, told.schema.metadata) == (joined.schema, joined.schema.metadata)
+    assert told.to_pylist() == joined.to_pylist()
+    assert pyarrow.parquet.read_metadata(path).row_group(0).column(0).compression == "ZSTD"
+
+
+def test_texts_are_written_once_and_as_numbers_into_each_row(path: Path) -> None:
+    written(path, likely_harvest(1, 100))
+    schema, group = pyarrow.parquet.read_schema(path), pyarrow.parquet.read_metadata(path).row_group(0)
+    columns = [group.column(at) for at in range(group.num_columns)]
+    texts = [column for column, field in zip(columns, schema, strict=True) if str(field.type).startswith("dictionary")]
+    assert len(texts) > 10
+    assert all("RLE_DICTIONARY" in column.encodings for column in texts)
 
 
 def test_joined_rows_are_in_large_groups(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROWS_PER_PART", 10)
     monkeypatch.setattr(parquet, "MOST_ROWS", 10)
-    monkeypatch.setattr(parquet, "ROWS_PER_GROUP", 30)
+    monkeypatch.setattr(table_files, "ROWS_PER_GROUP", 30)
     harvest = likely_harvest(1, 10)
     output = writer(path)
     for part in harvest.split(1):
@@ -473,6 +484,42 @@ def test_a_process_that_is_killed_loses_and_doubles_nothing(path: Path, moment: 
     assert (finished.returncode, finished.stdout.strip()) == (0, ""), finished.stderr  # and nothing dear was imported
     assert destinations(path) == dict.fromkeys(likely_harvest(1, 20).names, 10)
     assert [entry.name for entry in path.parent.iterdir()] == ["run.parquet"]
+
+
+@pytest.mark.parametrize("cut", [0, 8, 0.5, -1])
+def test_a_part_that_was_cut_is_told(path: Path, cut: float) -> None:
+    output = writer(path)
+    for harvest in likely_harvest(1, 4).split(2):
+        output.harvest(harvest)
+        output.flush()
+    part = path.with_name("run.parquet.parts") / "part-000002.arrow"
+    whole = part.read_bytes()
+    part.write_bytes(whole[: int(len(whole) * cut) if isinstance(cut, float) else cut])
+    with pytest.raises(OSError, match=r"part-000002\.arrow cannot be read"):
+        [*output.finished()]
+    with pytest.raises(OSError, match=r"part-000002\.arrow cannot be read"):
+        output.close()
+    assert not path.exists()
+    part.unlink()  # what it held is traced again
+    output.close()
+    assert len(destinations(path)) == 2
+
+
+def test_a_part_that_a_disk_has_changed_is_told_or_read_but_nothing_worse(path: Path) -> None:
+    output = writer(path)
+    output.harvest(likely_harvest(1, 4))
+    output.flush()
+    part = path.with_name("run.parquet.parts") / "part-000001.arrow"
+    whole, told = part.read_bytes(), []
+    for at in random.Random(1).sample(range(len(whole)), 200):
+        part.write_bytes(whole[:at] + bytes([whole[at] ^ 0x80]) + whole[at + 1 :])
+        try:
+            [*output._files.read([part])]
+        except OSError as error:
+            told.append(str(error))
+    assert len(told) > 20
+    assert all("part-000001.arrow cannot be read" in error for error in told)
+    output.abandon()
 
 
 def full_disk(*_: object) -> None:

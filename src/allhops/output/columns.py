@@ -177,9 +177,13 @@ def _if(has: int, name: str) -> Callable[[Sheet], Numbers]:
 
 
 def _one_of(name: str, words: Sequence[str | None]) -> Callable[[Sheet], Words]:
-    """A word of the row by its place in a list; where that holds none, null."""
-    texts, is_word = [word for word in words if word is not None], np.array([word is not None for word in words])
-    codes = np.where(is_word, np.cumsum(is_word) - 1, 0).astype(np.int32)
+    """A word of the row by its place in a list; where that holds none, null.
+
+    Each word has one code: with two, pyarrow writes the words themselves into every row.
+    """
+    texts = [*dict.fromkeys(word for word in words if word is not None)]
+    is_word = np.array([word is not None for word in words])
+    codes = np.array([0 if word is None else texts.index(word) for word in words], np.int32)
     return lambda sheet: Words(codes[sheet.rows[name]], texts, is_word[sheet.rows[name]])
 
 
@@ -209,9 +213,12 @@ def _texts(read: Callable[[Sheet], Sequence[str | None]]) -> Callable[[Sheet], W
     return of
 
 
+_word_of_state = _one_of("state", WORD_OF_STATE)
+
+
 def _state(sheet: Sheet) -> Words:
     said = (sheet.rows["has"] & HAS_PROBE > 0) | (sheet.rows["state"] == INHERITED)
-    return Words(sheet.rows["state"], WORD_OF_STATE, said)
+    return _word_of_state(sheet)._replace(known=said)
 
 
 _THE_CALLER = "the caller"

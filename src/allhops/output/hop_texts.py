@@ -19,9 +19,10 @@ from allhops.core.evidence import NAT
 from allhops.core.ledger import ANSWER, ANSWER_SIZE
 from allhops.core.paths import hop_from, probe_from
 from allhops.model import Hop
-from allhops.output.fragments import ADDRESSES, Remembered, cut
+from allhops.output.fragments import cut
 from allhops.output.json import compact
 from allhops.output.records import HOP, INHERITED, PROBE, milliseconds
+from allhops.output.remembered import Remembered, remembered_address_texts
 from allhops.output.rounding import THOUSANDTHS, rounded
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ _THOUSANDTHS = np.array([*(THOUSANDTHS + _NEVER_LATE), _NEVER_LATE], object)
 
 _BEFORE: defaultdict[Hashable, Remembered] = defaultdict(Remembered)
 _UNASKED: defaultdict[Hashable, Remembered] = defaultdict(Remembered)
-_BEHIND = Remembered()
+_BEHIND = Remembered(_SAID_SIZE // 8)
 
 
 def probe_pieces(
@@ -93,14 +94,14 @@ def probe_pieces(
 def unasked_texts(harvest: Harvest, hops: Hops, which: NDArray[np.int64]) -> list[str]:
     """Those of the hops that have no probe."""
     first_ttl, heir = harvest.plan.options.first_ttl, hops.heir[which]
-    keys = (hops.ttl[which].astype(np.int64) << 1 | (heir >= 0)).tolist()
-    texts = _UNASKED[first_ttl].texts(keys, lambda at: _unasked(keys[at], first_ttl))
+    keys = (hops.ttl[which].astype(np.int64) << 1 | (heir >= 0)).view(np.uint64)
+    texts: list[str] = _UNASKED[first_ttl].texts(keys, lambda at: _unasked(int(keys[at]), first_ttl)).tolist()
     if harvest.inherited is None:
         return texts
     told = np.flatnonzero(heir >= 0)
     size = harvest.plan.layout.family.address_size
     responders, donors = (
-        ADDRESSES.texts(column[heir[told], :size]).tolist()
+        remembered_address_texts(column[heir[told], :size]).tolist()
         for column in (harvest.inherited.responder, harvest.inherited.donor)
     )
     for at, responder, donor in zip(told.tolist(), responders, donors, strict=True):
@@ -113,13 +114,14 @@ def _before(harvest: Harvest, slot: NDArray[np.int64], hops: Hops) -> list[str]:
     plan, first_ttl = harvest.plan, harvest.plan.options.first_ttl
     opens = np.zeros(len(slot) + 1, np.int64)
     opens[hops.begin] = hops.ttl  # a hop without probes begins where the next one does, which is the one that counts
-    keys = ((slot % plan.slots_per_course << 8 | harvest.column("state", slot)) << 8 | opens[:-1]).tolist()
+    keys = (slot % plan.slots_per_course << 8 | harvest.column("state", slot)) << 8 | opens[:-1]
 
     def make(at: int) -> str:
         text = f"{{{_SENT.text(probe_from(plan, harvest.ledger, int(slot[at])))},{_RESPONDER.name}"
         return f"{_opening(int(opens[at]), first_ttl)}{text}" if opens[at] else f",{text}"
 
-    return _BEFORE[first_ttl, plan.slots_per_row].texts(keys, make)
+    texts: list[str] = _BEFORE[first_ttl, plan.slots_per_row].texts(keys.view(np.uint64), make).tolist()
+    return texts
 
 
 def _responders(
@@ -128,7 +130,7 @@ def _responders(
     """Who answered each probe, or null; what destinations answer themselves would only push routers out of memory."""
     words = np.ascontiguousarray(harvest.responders(rows.slot)).view(np.uint32)
     is_own = is_reply & (words == packed.view(np.uint32)[rows.place]).all(axis=1)
-    texts = ADDRESSES.texts((words * (is_reply & ~is_own)[:, None]).view(np.uint8))
+    texts = remembered_address_texts((words * (is_reply & ~is_own)[:, None]).view(np.uint8))
     texts[is_own] = np.array(destinations, object)[rows.place[is_own]]
     texts[~is_reply] = _NULL
     told: list[str] = texts.tolist()
@@ -173,7 +175,7 @@ def _behind(harvest: Harvest, slot: NDArray[np.int64], is_reply: NDArray[np.bool
         slots = slot[hops.begin[hop] : hops.end[hop]].tolist()
         return f"{text}{_closing(hop_from(plan, ledger, int(hops.ttl[hop]), slots))}{_NULL}}}"
 
-    texts = _BEHIND.texts(keys.tolist(), make)
+    texts: list[str] = _BEHIND.texts(said.view(np.uint64), make).tolist()
     if ledger.extensions:
         for at, one in enumerate(slot.tolist()):
             if one in ledger.extensions and is_reply[at]:

@@ -2,7 +2,7 @@
 
 Values of the model for every probe, and `json.dumps` of them, take twenty times as long. Here a line is a sequence of
 pieces of text: its head, and those of its probes (hop_texts.py). Most of them were made before, by the readers of
-`records.py`, and are found again by what they depend on (fragments.py). This file knows no clock.
+`records.py`, and are found again by what they depend on (remembered.py). This file knows no clock.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 
 from allhops.core.ledger import ANSWERED
 from allhops.enrich.clean import clean_text
-from allhops.output.fragments import Remembered, address_texts, cut
+from allhops.output.fragments import cut
 from allhops.output.hop_texts import PIECES, probe_pieces, unasked_texts
 from allhops.output.json import compact, line
 from allhops.output.records import SCHEMA, TRACE, timestamp
+from allhops.output.remembered import Remembered, address_texts
 from allhops.output.rounding import milliseconds_texts
 from allhops.wire.classify import DESTINATION
 
@@ -50,7 +51,7 @@ _END = "]}\n"
 _BEGIN = f'{_END}{{{_SCHEMA.name}{compact(SCHEMA)},{_DESTINATION.name}"'
 _PLAIN = re.compile(r"[ !#-\[\]-~]*")
 """What neither the sanitiser nor JSON changes."""
-_ORIGINS = Remembered()
+_ORIGINS: dict[Hashable, str] = {}
 _OUTCOMES: defaultdict[Hashable, Remembered] = defaultdict(Remembered)
 _SECONDS = Remembered()
 _BELOW_SECOND = len("000000Z")
@@ -117,7 +118,7 @@ def _heads(harvest: Harvest, rows: Rows, addresses: list[str]) -> list[str]:
     """Each trace up to its hops, with what ends the line before it."""
     plan, options = harvest.plan, harvest.plan.options
     common = (plan.source, options.protocol, options.destination_port, harvest.backend)
-    [origin] = _ORIGINS.texts([common], lambda at: _ORIGIN.text(harvest.trace(at)))
+    origin = _ORIGINS.get(common) or _ORIGINS.setdefault(common, _ORIGIN.text(harvest.trace(0)))
     reached = _reached(harvest, rows)
     says = np.stack((reached, harvest.stop, harvest.errors, harvest.source_ports()), axis=1)
 
@@ -132,11 +133,13 @@ def _heads(harvest: Harvest, rows: Rows, addresses: list[str]) -> list[str]:
         for name, address, second, high, low, took, outcome in zip(
             _names([harvest.names[course] for course in harvest.courses.tolist()]),
             addresses,
-            _SECONDS.texts(seconds.tolist(), lambda at: timestamp(int(harvest.started_ns[at]))[:-_BELOW_SECOND]),
+            _SECONDS.texts(
+                seconds.view(np.uint64), lambda at: timestamp(int(harvest.started_ns[at]))[:-_BELOW_SECOND]
+            ).tolist(),
             _DIGITS[micro // 1_000].tolist(),
             _DIGITS[micro % 1_000].tolist(),
             milliseconds_texts(harvest.duration_ns),
-            _OUTCOMES[common].texts(says.view(np.uint64).ravel().tolist(), make),
+            _OUTCOMES[common].texts(says.view(np.uint64), make).tolist(),
             strict=True,
         )
     ]

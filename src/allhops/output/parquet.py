@@ -2,26 +2,26 @@
 
 Harvests are held for a moment, so that those of one window become rows together; rows are gathered, and become a part
 when there are enough of them or some seconds have gone by. A thread does both. `close` joins the parts (parts.py). All
-rows of a destination are in one part; what is there is finished. What the columns hold: columns.py, docs/formats.md.
+rows of a destination are in one part; what is there is finished. How files are written and read: table_files.py; what
+the columns hold: columns.py, docs/formats.md.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from allhops.errors import UsageError
-from allhops.output.columns import COLUMNS, SCHEMA, stack
+from allhops.output.columns import SCHEMA, stack
 from allhops.output.parts import Parts
 from allhops.output.sheets import Told, rows_of, sheet_of
-from allhops.output.tables import StoredWords, Tables, integers
+from allhops.output.table_files import TableFiles
+from allhops.output.tables import StoredWords, integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,21 +36,12 @@ ROWS_PER_PART = 1 << 16
 """Written in 60 ms; what this takes of memory grows with it, and so does what is gathered meanwhile."""
 MOST_ROWS = 4 * ROWS_PER_PART
 """That wait for a slow disk."""
-ROWS_PER_GROUP = 1 << 16
-"""To which small parts are joined: what a reader takes at once."""
 HELD_ROWS = 1 << 15
 HELD_S = 0.5
 """Harvests are held until they have rows or are old enough: the more come together the less each costs, but a ledger of
 which one course is held takes 66 bytes a slot."""
 SECONDS_PER_PART = 2.0
 """What a process that is killed may lose."""
-_METADATA = b"allhops"
-_COMPRESSION = "zstd"
-_COMPRESSION_OF_PARTS = "lz4"
-"""A part is written and read once more: both take 0.42 us a row, where zstd takes 0.55; 18 bytes instead of 12."""
-_TEXTS = [column.name for column in COLUMNS if column.type == "text"]
-_NUMBERS = [column.name for column in COLUMNS if column.type != "text"]
-"""The bounds of texts help nobody to find one, and are as dear as all the others."""
 
 
 class Finished(NamedTuple):
@@ -82,12 +73,10 @@ class ParquetWriter:
         fingerprint: Mapping[str, str],
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._arrow, self._parquet = import_pyarrow()
-        self._tables = Tables(self._arrow)
         self._path = Path(path)
         self._parts = Parts(self._path)
         self._fingerprint = {"schema": SCHEMA, **fingerprint}
-        self._schema = self._tables.schema.with_metadata({_METADATA: json.dumps(self._fingerprint)})
+        self._files = TableFiles(self._fingerprint)
         self._held: list[Harvest | Told] = []
         self._held_rows = 0
         self._gathered: list[Future[Sheet]] = []
@@ -140,7 +129,7 @@ class ParquetWriter:
         Raises: OSError; then what was written is in the parts. It may be tried again.
         """
         self.flush()
-        self._parts.join(self._join)
+        self._parts.join(lambda file: self._files.join(self._parts.files(), file))
         self._thread.shutdown()
 
     def abandon(self) -> None:
@@ -151,7 +140,8 @@ class ParquetWriter:
     def finished(self) -> Iterator[Finished]:
         """Each trace that is on the disk. To be read before anything is written."""
         last: tuple[Any, ...] | None = None
-        for table in self._stored(["destination", "position", "address", "stop_reason", "error"]):
+        wanted = (*Finished._fields, "position")
+        for table in self._files.read(self._parts.files(), wanted):
             positions = integers(table["position"].combine_chunks())
             destination, *words = (StoredWords(table[name].combine_chunks()) for name in Finished._fields)
             changes = np.flatnonzero((np.diff(destination.codes) != 0) | (np.diff(positions) != 0)) + 1
@@ -170,24 +160,12 @@ class ParquetWriter:
             raise UsageError(
                 f"{self._path} is there already, or parts of it: resume goes on with it, force writes over it"
             )
-        differences = _differences(self._begun(files[0]), self._fingerprint)
+        differences = _differences(self._files.fingerprint(files[0]), self._fingerprint)
         if differences:
             raise UsageError(
                 f"{self._path} cannot be resumed, it was begun otherwise: {'; '.join(differences)}: "
                 "ask for the same, or choose another file"
             )
-
-    def _begun(self, file: Path) -> dict[str, str]:
-        """The fingerprint in a file."""
-        try:
-            with file.open("rb") as opened:
-                metadata = self._parquet.read_schema(opened).metadata or {}
-        except self._arrow.ArrowInvalid:
-            metadata = {}
-        if _METADATA not in metadata:
-            raise UsageError(f"{file} is no file of allhops: choose another one")
-        begun: dict[str, str] = json.loads(metadata[_METADATA])
-        return begun
 
     def _gather(self, told: Harvest | Told) -> None:
         now, rows = self._clock(), rows_of(told)
@@ -227,42 +205,8 @@ class ParquetWriter:
 
     def _add_part(self, sheets: list[Future[Sheet]]) -> None:
         """In the thread: most of it is numpy's and pyarrow's, which let the event loop run meanwhile."""
-        table = self._tables.table(stack([sheet.result() for sheet in sheets]))
-        self._parts.add(lambda file: self._write(file, table))
-
-    def _stored(self, columns: list[str] | None = None) -> Iterator[Any]:
-        """What is on the disk, one table for each group of rows."""
-        for path in self._parts.files():
-            with path.open("rb") as opened, self._parquet.ParquetFile(opened) as file:
-                for group in range(file.num_row_groups):
-                    yield file.read_row_group(group, columns=columns, use_threads=False)
-
-    def _join(self, file: IO[bytes]) -> None:
-        """All that is on the disk, in the same order."""
-        with self._writer(file, _COMPRESSION) as whole:
-            waiting: list[Any] = []
-            for table in self._stored():
-                waiting.append(table)
-                if sum(map(len, waiting)) >= ROWS_PER_GROUP:
-                    whole.write_table(self._tables.merged(waiting))
-                    waiting.clear()
-            if waiting:
-                whole.write_table(self._tables.merged(waiting))
-
-    def _write(self, file: IO[bytes], table: Any) -> None:
-        """A part, of one group of rows."""
-        with self._writer(file, _COMPRESSION_OF_PARTS) as writer:
-            writer.write_table(table)
-
-    def _writer(self, file: IO[bytes], compression: str) -> Any:
-        return self._parquet.ParquetWriter(
-            file,
-            self._schema,
-            compression=compression,
-            use_dictionary=_TEXTS,
-            write_statistics=_NUMBERS,
-            write_batch_size=ROWS_PER_GROUP,
-        )
+        whole = stack([sheet.result() for sheet in sheets])
+        self._parts.add(lambda file: self._files.write_part(file, whole))
 
 
 def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:
@@ -272,14 +216,3 @@ def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str
         for key in (*begun, *(key for key in asked if key not in begun))
         if begun.get(key) != asked.get(key)
     ]
-
-
-def import_pyarrow() -> tuple[Any, Any]:
-    """The package and its parquet module, 30 ms. Raises: UsageError."""
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the other keeps 30 MB for the next part
-    try:
-        import pyarrow  # an optional dependency
-        import pyarrow.parquet
-    except ImportError:
-        raise UsageError("Parquet needs pyarrow, which is not installed: pip install 'allhops[parquet]'") from None
-    return pyarrow, pyarrow.parquet

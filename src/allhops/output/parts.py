@@ -1,6 +1,6 @@
 """A file that grows in parts: each is whole and on the disk before it counts, and all are joined at the end.
 
-    run.parquet.parts/part-000001.parquet ... -> run.parquet
+    run.parquet.parts/part-000001.arrow ... -> run.parquet
 
 What is written bears another name until it is complete, so a process that is killed leaves whole parts, or the
 joined file, or both; where both are there, all parts are in the joined file. This file knows nothing of what the
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     Write = Callable[[IO[bytes]], None]
 
-_PART = "part-{:06d}.parquet"
+PART_SUFFIX = ".arrow"
+_PART = f"part-{{:06d}}{PART_SUFFIX}"
+_JOINED = "part-000000.parquet"
+"""A joined file as a part, the first one."""
 _UNFINISHED = ".unfinished"
 
 
@@ -56,7 +59,7 @@ class Parts:
         """One more part, durable once this returns. Raises: OSError; then there is no such part."""
         if self.path.exists():
             # It becomes the first part: while there is a joined file, the parts beside it do not count.
-            self.path.rename(self.directory / _PART.format(0))
+            self.path.rename(self.directory / _JOINED)
             _sync_directory(self.path.parent)
         known = self._parts()
         number = int(known[-1].stem.rpartition("-")[2]) + 1 if known else 1
@@ -82,7 +85,7 @@ class Parts:
             file.unlink()
 
     def _parts(self) -> list[Path]:
-        return sorted(self.directory.glob(_PART.format(0).replace("000000", "*")))
+        return sorted([*self.directory.glob(_JOINED), *self.directory.glob(f"part-*{PART_SUFFIX}")])
 
 
 def _unfinished(path: Path) -> Path:

@@ -76,7 +76,7 @@ def run(request: BatchRequest) -> int:
     Raises: UsageError, PrivilegeError, CapacityError, OutputError.
     """
     if request.output is not None and request.output.endswith(PARQUET):
-        from allhops.output.parquet import import_pyarrow  # 10 ms that JSON Lines need not pay
+        from allhops.output.table_files import import_pyarrow  # 10 ms that JSON Lines need not pay
 
         import_pyarrow()  # now: a user may not read where it is, once root is left
     console = Console()
