@@ -63,12 +63,14 @@ def trace_many(
     `seed` makes the order of the probes of a batch repeatable.
 
     Raises:
-        UsageError: an option that cannot be.
+        UsageError: an option that cannot be, or a single destination in the place of many.
         PrivilegeError: the kernel refuses the sockets.
     """
     asked = TraceOptions(**options)
     if strategy is not None and strategy not in BATCH_STRATEGIES:
         raise UsageError(f"strategy must be one of {', '.join(BATCH_STRATEGIES)}, not {strategy!r}")
+    if seed is not None and not (isinstance(seed, int) and seed >= 0):
+        raise UsageError(f"seed must be a whole number from 0 on, not {seed!r}")
 
     def open_batch(name: str) -> Batch:
         from allhops.net.batch.engine import Batch  # numpy: 90 ms that few destinations need not pay

@@ -38,6 +38,10 @@ class CapacityError(AllhopsError):
 class SendError(AllhopsError, OSError):
     """This machine cannot send to that destination: no route, firewall, interface down."""
 
+    def __str__(self) -> str:
+        """The sentence alone: an OSError's own text begins with its number."""
+        return self.strerror or super().__str__()
+
 
 NETWORK_IS_DOWN = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.ENODEV})
 """What a send says while the interface is down or its routes are gone: it may come back."""

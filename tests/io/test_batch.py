@@ -7,7 +7,7 @@ import errno
 from collections import Counter
 from contextlib import aclosing
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -300,6 +300,19 @@ def test_trace_many_knows_every_strategy(strategy: str) -> None:
 def test_trace_many_refuses_other_strategies() -> None:
     with pytest.raises(UsageError, match=r"parallel, frugal, whole, not 'clever'"):
         allhops.trace_many([], strategy="clever")
+
+
+@pytest.mark.parametrize("text", ["192.0.2.1", b"192.0.2.1"])
+def test_trace_many_refuses_one_destination_in_the_place_of_many(text: Any) -> None:
+    """Its letters would be destinations."""
+    with pytest.raises(UsageError, match=r"\['192.0.2.1'\]|\[b'192.0.2.1'\]"):
+        allhops.trace_many(text)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "x"])
+def test_trace_many_refuses_what_is_no_seed(seed: Any) -> None:
+    with pytest.raises(UsageError, match="seed must be a whole number"):
+        allhops.trace_many([], seed=seed)
 
 
 async def test_nothing_ends_before_it_began() -> None:

@@ -163,8 +163,8 @@ async def test_one_bad_destination_stops_no_other(net: CountingNet) -> None:
         traces = await prober.trace_many(["198.18.0.1", "0.0.0.0", "256.1.1.1", "198.18.0.2"])
     assert [trace.stop_reason for trace in traces] == [
         StopReason.REACHED,
-        StopReason.LOCAL_ERROR,
-        StopReason.LOCAL_ERROR,
+        StopReason.BAD_DESTINATION,
+        StopReason.BAD_DESTINATION,
         StopReason.REACHED,
     ]
     assert all(trace.error and trace.destination in trace.error for trace in traces[1:3])

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from allhops.errors import ResolveError, UsageError
-from allhops.net.resolve import read_address, resolve
+from allhops.net.resolve import literal, read_address, resolve
 
 if TYPE_CHECKING:
     from allhops.model import Address
@@ -67,6 +67,13 @@ async def test_nobodys_addresses_are_refused_with_the_reason(address: str, reaso
         await resolve(address, None)
     with pytest.raises(UsageError, match=reason):
         await resolve(ip_address(address), None)
+
+
+@pytest.mark.parametrize("value", [None, 5, float("nan"), b"192.0.2.1", ("192.0.2.1",)])
+def test_what_is_no_text_and_no_address_is_refused(value: Any) -> None:
+    """Such as the gaps of a column of names, which would be a host named None."""
+    with pytest.raises(UsageError, match="neither a name nor an address"):
+        literal(value, None)
 
 
 async def test_the_family_that_was_asked_for() -> None:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from allhops.cli.arguments import read_arguments
-from allhops.cli.status import Status, sentence_of, status_of_error
+from allhops.cli.status import Status, status_of_error
 from allhops.cli.streams import OutputError, complain, give_up_stdout, prepare_streams, say
 from allhops.errors import AllhopsError
 
@@ -26,7 +26,7 @@ def command(argv: Sequence[str] | None) -> int:
     try:
         return _command(sys.argv[1:] if argv is None else argv)
     except AllhopsError as error:
-        complain(sentence_of(error))
+        complain(str(error))
         return status_of_error(error)
     except OutputError as failure:
         return give_up_stdout(failure)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from allhops.cli.arguments import in_letters
 from allhops.cli.endings import what_was_dropped, what_was_not_sent, which_flow_was_not, why_it_ended
 from allhops.cli.loop import Signals, run_in_loop
-from allhops.cli.status import Status, sentence_of, status_of_error, status_of_trace
+from allhops.cli.status import Status, status_of_error, status_of_trace
 from allhops.cli.streams import complain, say
 from allhops.cli.sudo import leave_root
 from allhops.enrich.names import Names, ask_system, named, named_trace, responders
@@ -126,7 +126,7 @@ class Run:
         try:
             trace = job.task.result()
         except AllhopsError as error:
-            sentence = sentence_of(error)
+            sentence = str(error)
             if job.host not in sentence:
                 sentence = f"{job.host}: {in_letters(sentence)}"
             complain(sentence)

@@ -42,8 +42,3 @@ def status_of_trace(trace: Trace) -> int:
     if trace.stop_reason is StopReason.LOCAL_ERROR:
         return Status.LOCAL_ERROR
     return Status.REACHED if trace.reached else Status.NOT_REACHED
-
-
-def sentence_of(error: AllhopsError) -> str:
-    """What to tell the user; an OSError's own text would begin with its number."""
-    return getattr(error, "strerror", None) or str(error)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from allhops.errors import CapacityError, ResolveError, SendError, UsageError
 from allhops.model import StopReason, Trace
 from allhops.net.read_ahead import ReadAhead, following
+from allhops.net.resolve import literal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
@@ -44,6 +45,8 @@ class TraceMany:
 
     `open_batch` makes the batch for a strategy's name where there are `PARALLEL_BELOW` destinations or more, or where
     `strategy` asks for what only a batch can do; None leaves all to the prober.
+
+    Raises: UsageError for a single destination.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class TraceMany:
         open_batch: Callable[[str], Batch] | None = None,
         strategy: str | None = None,
     ) -> None:
+        if isinstance(destinations, str | bytes):  # iterable, but nobody means its letters
+            raise UsageError(f"many destinations are asked for: write [{destinations!r}]")
         self._open_prober = open_prober
         self._open_batch = open_batch
         self._destinations = destinations
@@ -144,6 +149,10 @@ class TraceMany:
                 await asyncio.gather(*left, return_exceptions=True)
 
     async def _trace(self, prober: Prober, position: int, destination: str | Address) -> tuple[int, Trace]:
+        try:
+            literal(destination, self._options.ip_version)
+        except (UsageError, ResolveError) as error:
+            return position, untraced(destination, self._options, str(error), StopReason.BAD_DESTINATION)
         try:
             return position, await prober.trace_with(destination, self._options)
         except (UsageError, ResolveError, SendError, CapacityError) as error:

@@ -53,7 +53,12 @@ def literal(destination: str | Address, ip_version: int | None) -> Address | Non
 
     Raises: UsageError for what can be no destination, ResolveError for an address that is not of the asked IP version.
     """
-    address = _unmapped(destination) if not isinstance(destination, str) else read_address(destination)
+    if isinstance(destination, str):
+        address = read_address(destination)
+    elif isinstance(destination, IPv4Address | IPv6Address):
+        address = _unmapped(destination)
+    else:  # whoever reads a table gets None, nan or bytes as well
+        raise UsageError(f"{destination!r} is neither a name nor an address")
     if address is None:
         return None
     if ip_version not in (None, address.version):
