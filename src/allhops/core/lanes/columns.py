@@ -49,13 +49,13 @@ _OF_PROBE = np.dtype(
         ("source", "u8", (2,)),
         ("destination", "u8", (2,)),
         ("peer", "i4"),
-        ("ip_id", "i4"),
-        ("checksum", "i4"),
         ("mark", "i4"),
         ("balance", "i4"),
         ("cookie", "u4"),
         ("extensions", "i4"),
         ("flow", "u2"),
+        ("ip_id", "u2"),
+        ("checksum", "u2"),
         ("layout", "u1"),
         ("has_cookie", "?"),
         ("is_quote", "?"),
@@ -75,10 +75,12 @@ def _row() -> np.dtype[np.void]:
 
 ROW = _row()
 """One reply. Fields are those of `ReplyRow` and `Sighting`; addresses are 16 bytes, left-aligned, as two numbers that
-only equality means something to; `cookie` is a big-endian number; words that are not shown are `NOT_SHOWN`;
-`extensions` is an index into the list beside the columns. `answer` is what a first reply makes of its slot."""
+only equality means something to; `cookie` is a big-endian number; words that are not shown are `NOT_SHOWN`, IDs and
+checksums 0: no probe leaves with such a one, so who shows that has wiped it out; `extensions` is an index into the list
+beside the columns. `answer` is what a first reply makes of its slot."""
 
-_WORDS = ("peer", "ip_id", "checksum", "mark", "balance")
+_WORDS = {"peer": NOT_SHOWN, "mark": NOT_SHOWN, "balance": NOT_SHOWN, "ip_id": 0, "checksum": 0}
+"""What stands for those that are not shown."""
 _OF_ROWS = [name for name in _OF_ANSWER if name not in _ADDRESSES]
 _PLAIN = [name for name in ROW.names or () if name not in (*_ADDRESSES, "answer")]
 
@@ -126,7 +128,7 @@ class VectorReplies:
     def is_bare(self) -> NDArray[np.bool_]:
         """(n,): `Sighting.is_bare`."""
         columns = self.columns
-        bare: NDArray[np.bool_] = ~columns["has_cookie"] & (columns["balance"] < 0) & (columns["checksum"] < 0)
+        bare: NDArray[np.bool_] = ~columns["has_cookie"] & (columns["balance"] < 0) & (columns["checksum"] == 0)
         return bare
 
     def select(self, which: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> VectorReplies:
@@ -164,11 +166,7 @@ class VectorReplies:
                 source=source,
                 destination=destination,
                 flow=values["flow"],
-                peer=_shown(values["peer"]),
-                ip_id=_shown(values["ip_id"]),
-                checksum=_shown(values["checksum"]),
-                mark=_shown(values["mark"]),
-                balance=_shown(values["balance"]),
+                **{name: None if values[name] == nothing else values[name] for name, nothing in _WORDS.items()},
                 cookie=values["cookie"].to_bytes(COOKIE_SIZE, "big") if values["has_cookie"] else None,
                 is_quote=values["is_quote"],
             ),
@@ -193,9 +191,9 @@ def columns_of(rows: list[ReplyRow], extensions: list[tuple[Extension, ...] | No
         columns[name] = np.frombuffer(packed, np.uint64).reshape(-1, 2)
     for name in _OF_ROWS:
         columns[name] = [getattr(row, name) for row in rows]
-    for name in _WORDS:
+    for name, nothing in _WORDS.items():
         words = [getattr(probe, name) for probe in probes]
-        columns[name] = [NOT_SHOWN if word is None else word for word in words]
+        columns[name] = [nothing if word is None else word for word in words]
     columns["flow"] = [probe.flow for probe in probes]
     columns["is_quote"] = [probe.is_quote for probe in probes]
     columns["layout"] = [CODE_OF[probe.layout.family.version, probe.layout.protocol] for probe in probes]
@@ -211,7 +209,3 @@ def columns_of(rows: list[ReplyRow], extensions: list[tuple[Extension, ...] | No
 def _sixteens(addresses: NDArray[np.uint64]) -> list[bytes]:
     packed = addresses.tobytes()
     return [packed[start : start + ADDRESS_BYTES] for start in range(0, len(packed), ADDRESS_BYTES)]
-
-
-def _shown(word: int) -> int | None:
-    return None if word == NOT_SHOWN else word
