@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from allhops.core.evidence import ALT_ADDR, DIRECT, EVIDENCE_BIT, NAT, SHORT_QUOTE
-from allhops.core.lanes.columns import CODE_OF
 from allhops.core.lanes.tables import is_same_address, tables_of
 from allhops.core.ledger import UNSENT
 from allhops.model import Evidence
@@ -57,7 +56,7 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     mark = np.where(has_mark, shown_mark, ip_id)
     position = tables.position[mark]
     knows_cookie = has_cookie & (columns["cookie"] == tables.cookie)
-    is_layout = columns["layout"] == CODE_OF[layout.family.version, layout.protocol]
+    is_layout = replies.is_about(layout)
 
     clear = is_layout & (has_cookie == knows_cookie) & (destination >= 0) & (flow >= 0) & (position >= 0)
     clear &= (columns["hearsay"] == 0) & tables.may_respond[columns["responder"].view(np.uint8)[:, 0]]

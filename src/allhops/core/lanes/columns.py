@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from allhops.model import Extension
+    from allhops.wire.probes import Layout
 
 NOT_SHOWN = -1
 """In a column of words: the reply does not show it."""
@@ -26,8 +27,6 @@ LAYOUT_CODES = tuple(LAYOUTS.values())
 """Column value to layout."""
 CODE_OF = {(layout.family.version, layout.protocol): code for code, layout in enumerate(LAYOUT_CODES)}
 """(IP version, protocol number) to column value."""
-_VERSIONS = np.array([layout.family.version for layout in LAYOUT_CODES], np.uint8)
-_PROTOCOLS = np.array([layout.protocol for layout in LAYOUT_CODES], np.uint8)
 
 _ADDRESSES = ("responder", "source", "destination")
 _OF_ANSWER = {
@@ -102,17 +101,10 @@ class VectorReplies:
         """(n,): source port or identifier of the probes."""
         return self._column("flow")
 
-    @property
-    def version(self) -> NDArray[np.uint8]:
-        """(n,): IP version."""
-        versions: NDArray[np.uint8] = _VERSIONS[self.columns["layout"]]
-        return versions
-
-    @property
-    def protocol(self) -> NDArray[np.uint8]:
-        """(n,): protocol number of the probes."""
-        protocols: NDArray[np.uint8] = _PROTOCOLS[self.columns["layout"]]
-        return protocols
+    def is_about(self, layout: Layout) -> NDArray[np.bool_]:
+        """(n,): whether probes are laid out like this."""
+        about: NDArray[np.bool_] = self.columns["layout"] == CODE_OF[layout.family.version, layout.protocol]
+        return about
 
     @property
     def cookie(self) -> NDArray[np.uint32]:
