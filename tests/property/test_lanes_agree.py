@@ -131,10 +131,13 @@ def assert_same_reading(ring: Ring) -> None:
     replies = vector.unpack(ring)
     assert list(replies.rows()) == rows
     assert scalar.counters == vector.counters
-    shown = [(row.flow_key, row.probe.cookie) for row in rows]
-    columns = (replies.version, replies.protocol, replies.flow, replies.cookie, replies.has_cookie)
+    columns = (replies.flow, replies.cookie, replies.has_cookie)
     read = zip(*(column.tolist() for column in columns), strict=True)
-    assert [((a, b, c), cookie.to_bytes(4) if has else None) for a, b, c, cookie, has in read] == shown
+    assert [(flow, cookie.to_bytes(4) if has else None) for flow, cookie, has in read] == [
+        (row.probe.flow, row.probe.cookie) for row in rows
+    ]
+    for layout in probes.LAYOUTS.values():
+        assert replies.is_about(layout).tolist() == [row.probe.layout is layout for row in rows]
     assert replies.is_bare.tolist() == [row.probe.is_bare for row in rows]
 
 

@@ -297,6 +297,21 @@ def test_what_left_is_recorded_together_each_when_it_left() -> None:
     assert window.tally.timed_out == 5
 
 
+def test_what_left_and_was_not_recorded_is_waited_for() -> None:
+    scenario, addresses = world(4)
+    window = VirtualBatch(
+        Internet(scenario), addresses, batch_strategy("parallel"), TraceOptions(), lane=ScalarLane
+    ).window
+    while (block := window.probes_to_send(1.0)) is not None:
+        hand_over(block, len(block), 1_000)
+        window.probes_left(1.0)
+    assert (window.waiting, window.in_flight) == (0, 0)
+    assert not window.advance(1.0)
+    assert (window.open_courses, window.waiting) == (len(addresses), 0), "nobody is asked on, and nobody ends"
+    window.probes_sent(1.0)
+    assert window.in_flight == len(addresses)
+
+
 def test_the_next_round_is_due_when_the_last_probe_of_a_block_has_left() -> None:
     scenario, addresses = world(4)
     batch = VirtualBatch(Internet(scenario), addresses[:3], batch_strategy("parallel"), TraceOptions(), lane=ScalarLane)

@@ -50,8 +50,8 @@ class Leaving:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing, not even a block that was handed over and not looked at."""
-        return self._block is None and not self.waiting.slots
+        """Whether there is nothing, not even a block that was handed over, or what left of it and was not asked for."""
+        return not self.waiting.slots and self._block is None and not self._left
 
     def turn(self, now: float) -> Turn:
         """Of what is next."""

@@ -63,8 +63,8 @@ class Ring:
     """Packets that arrived, each a whole IP packet from its first header byte.
 
     A packet begins at `starts`, a multiple of `ROW_ALIGNMENT`, in `octets`; `lengths` is `ROW_SIZE` for one that is
-    longer; `stamps_ns` is the kernel's receive stamp; `hearsay` says what of it nobody saw (see hearsay.py), 0 for a
-    packet as it came off the wire. `count` packets are there.
+    longer, and may count what a link has padded; `stamps_ns` is the kernel's receive stamp; `hearsay` says what of it
+    nobody saw (see hearsay.py), 0 for a packet as it came off the wire. `count` packets are there.
 
     `octets` may be somebody else's memory, where packets lie as they were written. In the ring's own they are one
     behind the other, and what is behind `end` is free: at least `ROW_SIZE` bytes for each that still has a place.

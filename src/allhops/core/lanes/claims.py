@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from allhops.core.evidence import ALT_ADDR, DIRECT, EVIDENCE_BIT, NAT, SHORT_QUOTE
-from allhops.core.lanes.columns import CODE_OF
 from allhops.core.lanes.tables import is_same_address, tables_of
 from allhops.core.ledger import UNSENT
 from allhops.model import Evidence
@@ -47,17 +46,17 @@ def claim(plan: Plan, ledger: Ledger, replies: VectorReplies) -> Claims:
     flows = len(plan.source_ports)
     destination, is_strange_destination = tables.find_destination(columns["destination"])
     flow = tables.find_flow(columns["flow"])
-    course = np.maximum(destination, 0) * flows + np.maximum(flow, 0)
+    course = np.maximum(destination * flows + flow, 0)
     # Read more than once, and side by side twice as fast.
     has_cookie, is_quote, shown_mark, ip_id, checksum, balance = (
         np.ascontiguousarray(columns[name])
         for name in ("has_cookie", "is_quote", "mark", "ip_id", "checksum", "balance")
     )
-    has_mark, has_id, has_checksum = shown_mark >= 0, ip_id >= 0, checksum >= 0
+    has_mark, has_id, has_checksum = shown_mark >= 0, ip_id != 0, checksum != 0
     mark = np.where(has_mark, shown_mark, ip_id)
     position = tables.position[mark]
     knows_cookie = has_cookie & (columns["cookie"] == tables.cookie)
-    is_layout = columns["layout"] == CODE_OF[layout.family.version, layout.protocol]
+    is_layout = replies.is_about(layout)
 
     clear = is_layout & (has_cookie == knows_cookie) & (destination >= 0) & (flow >= 0) & (position >= 0)
     clear &= (columns["hearsay"] == 0) & tables.may_respond[columns["responder"].view(np.uint8)[:, 0]]
@@ -106,7 +105,7 @@ def _is_explained(
     explained = ~is_changed
     changed = np.flatnonzero(is_changed)
     if len(changed):
-        change = columns["checksum"][changed] - sent_checksum[changed]
+        change = columns["checksum"][changed].astype(np.int64) - sent_checksum[changed]
         if plan.layout.has_pseudo_header:
             # Behind an address there are zeros.
             source = np.ascontiguousarray(columns["source"][changed]).view(">u2")

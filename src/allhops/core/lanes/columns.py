@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from allhops.model import Extension
+    from allhops.wire.probes import Layout
 
 NOT_SHOWN = -1
 """In a column of words: the reply does not show it."""
@@ -26,8 +27,6 @@ LAYOUT_CODES = tuple(LAYOUTS.values())
 """Column value to layout."""
 CODE_OF = {(layout.family.version, layout.protocol): code for code, layout in enumerate(LAYOUT_CODES)}
 """(IP version, protocol number) to column value."""
-_VERSIONS = np.array([layout.family.version for layout in LAYOUT_CODES], np.uint8)
-_PROTOCOLS = np.array([layout.protocol for layout in LAYOUT_CODES], np.uint8)
 
 _ADDRESSES = ("responder", "source", "destination")
 _OF_ANSWER = {
@@ -49,13 +48,13 @@ _OF_PROBE = np.dtype(
         ("source", "u8", (2,)),
         ("destination", "u8", (2,)),
         ("peer", "i4"),
-        ("ip_id", "i4"),
-        ("checksum", "i4"),
         ("mark", "i4"),
         ("balance", "i4"),
         ("cookie", "u4"),
         ("extensions", "i4"),
         ("flow", "u2"),
+        ("ip_id", "u2"),
+        ("checksum", "u2"),
         ("layout", "u1"),
         ("has_cookie", "?"),
         ("is_quote", "?"),
@@ -75,10 +74,12 @@ def _row() -> np.dtype[np.void]:
 
 ROW = _row()
 """One reply. Fields are those of `ReplyRow` and `Sighting`; addresses are 16 bytes, left-aligned, as two numbers that
-only equality means something to; `cookie` is a big-endian number; words that are not shown are `NOT_SHOWN`;
-`extensions` is an index into the list beside the columns. `answer` is what a first reply makes of its slot."""
+only equality means something to; `cookie` is a big-endian number; words that are not shown are `NOT_SHOWN`, IDs and
+checksums 0: no probe leaves with such a one, so who shows that has wiped it out; `extensions` is an index into the list
+beside the columns. `answer` is what a first reply makes of its slot."""
 
-_WORDS = ("peer", "ip_id", "checksum", "mark", "balance")
+_WORDS = {"peer": NOT_SHOWN, "mark": NOT_SHOWN, "balance": NOT_SHOWN, "ip_id": 0, "checksum": 0}
+"""What stands for those that are not shown."""
 _OF_ROWS = [name for name in _OF_ANSWER if name not in _ADDRESSES]
 _PLAIN = [name for name in ROW.names or () if name not in (*_ADDRESSES, "answer")]
 
@@ -100,17 +101,10 @@ class VectorReplies:
         """(n,): source port or identifier of the probes."""
         return self._column("flow")
 
-    @property
-    def version(self) -> NDArray[np.uint8]:
-        """(n,): IP version."""
-        versions: NDArray[np.uint8] = _VERSIONS[self.columns["layout"]]
-        return versions
-
-    @property
-    def protocol(self) -> NDArray[np.uint8]:
-        """(n,): protocol number of the probes."""
-        protocols: NDArray[np.uint8] = _PROTOCOLS[self.columns["layout"]]
-        return protocols
+    def is_about(self, layout: Layout) -> NDArray[np.bool_]:
+        """(n,): whether probes are laid out like this."""
+        about: NDArray[np.bool_] = self.columns["layout"] == CODE_OF[layout.family.version, layout.protocol]
+        return about
 
     @property
     def cookie(self) -> NDArray[np.uint32]:
@@ -126,7 +120,7 @@ class VectorReplies:
     def is_bare(self) -> NDArray[np.bool_]:
         """(n,): `Sighting.is_bare`."""
         columns = self.columns
-        bare: NDArray[np.bool_] = ~columns["has_cookie"] & (columns["balance"] < 0) & (columns["checksum"] < 0)
+        bare: NDArray[np.bool_] = ~columns["has_cookie"] & (columns["balance"] < 0) & (columns["checksum"] == 0)
         return bare
 
     def select(self, which: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> VectorReplies:
@@ -164,11 +158,7 @@ class VectorReplies:
                 source=source,
                 destination=destination,
                 flow=values["flow"],
-                peer=_shown(values["peer"]),
-                ip_id=_shown(values["ip_id"]),
-                checksum=_shown(values["checksum"]),
-                mark=_shown(values["mark"]),
-                balance=_shown(values["balance"]),
+                **{name: None if values[name] == nothing else values[name] for name, nothing in _WORDS.items()},
                 cookie=values["cookie"].to_bytes(COOKIE_SIZE, "big") if values["has_cookie"] else None,
                 is_quote=values["is_quote"],
             ),
@@ -193,9 +183,9 @@ def columns_of(rows: list[ReplyRow], extensions: list[tuple[Extension, ...] | No
         columns[name] = np.frombuffer(packed, np.uint64).reshape(-1, 2)
     for name in _OF_ROWS:
         columns[name] = [getattr(row, name) for row in rows]
-    for name in _WORDS:
+    for name, nothing in _WORDS.items():
         words = [getattr(probe, name) for probe in probes]
-        columns[name] = [NOT_SHOWN if word is None else word for word in words]
+        columns[name] = [nothing if word is None else word for word in words]
     columns["flow"] = [probe.flow for probe in probes]
     columns["is_quote"] = [probe.is_quote for probe in probes]
     columns["layout"] = [CODE_OF[probe.layout.family.version, probe.layout.protocol] for probe in probes]
@@ -211,7 +201,3 @@ def columns_of(rows: list[ReplyRow], extensions: list[tuple[Extension, ...] | No
 def _sixteens(addresses: NDArray[np.uint64]) -> list[bytes]:
     packed = addresses.tobytes()
     return [packed[start : start + ADDRESS_BYTES] for start in range(0, len(packed), ADDRESS_BYTES)]
-
-
-def _shown(word: int) -> int | None:
-    return None if word == NOT_SHOWN else word

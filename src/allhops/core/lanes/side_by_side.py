@@ -81,11 +81,14 @@ class Packets:
         # An array's buffer cannot be empty, and nobody asks about no packets.
         return np.ndarray((count,), _ADDRESSES[family.version], self.head, offset, (width,))
 
-    def shown_word(self, offset: int, end: NDArray[Any]) -> NDArray[np.int32]:
+    def shown_word(self, offset: int, end: NDArray[Any]) -> NDArray[Any]:
         """A word that is not shown by packets that end before it."""
+        word = self.word(offset)
+        if end.min() >= offset + 2:
+            return word
         # The sign, 31 times, is `NOT_SHOWN`. With where() the processor would guess wrong at every other packet.
-        word: NDArray[np.int32] = self.word(offset).astype(np.int32) | end - (offset + 2) >> 31
-        return word
+        shown: NDArray[np.int32] = word.astype(np.int32) | end - (offset + 2) >> 31
+        return shown
 
     def is_plain(self, family: Family, offset: int) -> NDArray[np.bool_]:
         """Whether an IP header without options begins there."""

@@ -88,8 +88,9 @@ def skim(ring: Ring) -> Skimmed:
         _skim_family(result, family, packets)
     if result.is_reply.any():
         result.columns["stamp_ns"] = np.frombuffer(ring.stamps_ns, np.int64)[:count]
-        if any(ring.hearsay[:count]):
-            result.columns["hearsay"] = np.frombuffer(ring.hearsay, np.uint8)[:count]
+        hearsay = np.frombuffer(ring.hearsay, np.uint8)[:count]
+        if hearsay.any():
+            result.columns["hearsay"] = hearsay
     return result
 
 
@@ -178,8 +179,8 @@ def _enter_errors(result: Skimmed, layout: Layout, packets: Packets, kind: NDArr
     columns["flow"] = packets.word(quote + layout.flow_offset)
     columns["peer"] = packets.word(quote + layout.peer_offset)
     if family.id_offset is not None:
-        columns["ip_id"] = _nonzero(packets.word(quote + family.id_offset).astype(np.int32))
-    columns["checksum"] = _nonzero(packets.shown_word(quote + layout.checksum_offset, end))
+        columns["ip_id"] = packets.word(quote + family.id_offset)
+    columns["checksum"] = np.maximum(packets.shown_word(quote + layout.checksum_offset, end), 0)
     _show(columns, layout, packets, quote, end)
     result.enter(packets.index, columns)
 
@@ -285,8 +286,6 @@ def _answers(layout: Layout, packets: Packets) -> NDArray[Any]:
     family = layout.family
     columns = _columns(layout, packets)
     columns["kind"] = DESTINATION
-    columns["ip_id"] = NOT_SHOWN
-    columns["checksum"] = NOT_SHOWN
     _copy_address(columns, "responder", packets, family.source_offset, family)
     _copy_address(columns, "destination", packets, family.source_offset, family)
     _copy_address(columns, "source", packets, family.destination_offset, family)
@@ -304,8 +303,6 @@ def _columns(layout: Layout, packets: Packets) -> NDArray[Any]:
     columns = np.zeros(len(packets), ROW)
     columns["layout"] = CODE_OF[family.version, layout.protocol]
     columns["reply_ttl"] = packets.byte(family.ttl_offset)
-    if family.id_offset is None:
-        columns["ip_id"] = NOT_SHOWN
     return columns
 
 
@@ -321,9 +318,3 @@ def _show(columns: NDArray[Any], layout: Layout, packets: Packets, shift: int, e
     has_cookie = end >= shift + layout.cookie_offset + COOKIE_SIZE
     columns["has_cookie"] = has_cookie
     columns["cookie"] = packets.number(shift + layout.cookie_offset) * has_cookie
-
-
-def _nonzero(word: NDArray[np.int32]) -> NDArray[np.int32]:
-    """No probe leaves with an ID or a checksum of 0: who shows that has wiped it out."""
-    shown: NDArray[np.int32] = word - (word == 0)  # one less is `NOT_SHOWN`, in half the time of where()
-    return shown

@@ -89,8 +89,8 @@ class Tables:
         """(positions,): of the words of the IP header without the destination; nothing that counts for IPv6."""
         self.balances: Any = balance(marks, plan.key)
         """(positions,)"""
-        self.position = np.full(_WORDS + 1, UNKNOWN, np.int32)
-        """(65537,): of a mark; `UNKNOWN` for a mark that was never sent, and, last, for none."""
+        self.position = np.full(_WORDS, UNKNOWN, np.int32)
+        """(65536,): of a mark; `UNKNOWN` for a mark that was never sent, as 0 is."""
         self.position[marks] = positions
 
         source = np.zeros(ADDRESS_BYTES, np.uint8)

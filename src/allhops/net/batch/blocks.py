@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from allhops.core.lanes import Ring
-    from allhops.wire.family import Family
 
 STATUS, COUNT = 2, 3
 """32-bit words of struct tpacket_block_desc: whose it is, how many packets."""
@@ -31,40 +30,40 @@ IS_OURS = 1
 """TP_STATUS_USER in the status; 0 is the kernel's."""
 _NEXT, _SECONDS, _NANOSECONDS, _CAPTURED, _OFFSETS = 0, 1, 2, 3, 6
 """32-bit words of struct tpacket3_hdr. The last is two 16-bit words, the same for all packets of a socket."""
+_HEAD = "V16"
+"""The first four of them."""
 _NET = 13
-"""The second of these, which says where the IP header is, bytes from this one's own start."""
+"""The second of these two, which says where the IP header is, bytes from this one's own start."""
 _NS_PER_S = 1_000_000_000
 
 
-def show(ring: Ring, memory: NDArray[np.uint32], blocks: Sequence[slice], family: Family) -> None:
-    """Have a ring that looks into this memory say where the packets of blocks are that are ours, in their order."""
+def show(ring: Ring, memory: NDArray[np.uint32], blocks: Sequence[slice]) -> None:
+    """Have a ring that looks into this memory say where the packets of blocks are that are ours, in their order.
+
+    As long as they were captured: what a link has padded is left to whoever reads them.
+    """
     guesses = [_guess(memory[block]) + 4 * block.start for block in blocks if memory[block][COUNT]]
     ring.count = count = sum(map(len, guesses))
     if not count:
         return
     at = np.concatenate(guesses)
-    net = int(memory.view(np.uint16)[at[0] // 2 + _NET])
-    heads = _heads(memory, at, net)
+    heads = _heads(memory, at)
     leads_on = heads[:-1, _NEXT] == np.diff(at)
     leads_on[[end - 1 for end in accumulate(map(len, guesses[:-1]))]] = True  # from block to block nothing leads
     if not leads_on.all():
         at = np.concatenate([_walk(memory[block]) + 4 * block.start for block in blocks])
-        heads = _heads(memory, at, net)
+        heads = _heads(memory, at)
+    net = memory.view(np.uint16)[at[0] // 2 + _NET]
     np.add(at, net, out=np.frombuffer(ring.starts, np.int64)[:count])
     stamps_ns = np.frombuffer(ring.stamps_ns, np.int64)[:count]
     np.multiply(heads[:, _SECONDS], np.int64(_NS_PER_S), out=stamps_ns)
     stamps_ns += heads[:, _NANOSECONDS]
-    # What a link has padded is no part of a packet.
-    said = heads.view(">u2")[:, (net + family.length_offset) // 2].astype(np.uint32)
-    said += 0 if family.length_covers_header else family.header_size
-    np.minimum(said, np.minimum(heads[:, _CAPTURED], ROW_SIZE), out=np.frombuffer(ring.lengths, np.uint32)[:count])
+    np.minimum(heads[:, _CAPTURED], ROW_SIZE, out=np.frombuffer(ring.lengths, np.uint32)[:count])
 
 
-def _heads(memory: NDArray[np.uint32], at: NDArray[np.int64], net: int) -> NDArray[np.uint32]:
-    """(n, words): what the kernel says of packets at these places, and the beginning of their IP headers."""
-    size = net + ROW_ALIGNMENT
-    places = (memory.nbytes - size) // ROW_ALIGNMENT + 1
-    anywhere = np.ndarray((places,), f"V{size}", memory, 0, (ROW_ALIGNMENT,))
+def _heads(memory: NDArray[np.uint32], at: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """(n, 4): what the kernel says of packets at these places."""
+    anywhere = np.ndarray((memory.nbytes // ROW_ALIGNMENT - 1,), _HEAD, memory, 0, (ROW_ALIGNMENT,))
     return anywhere[at // ROW_ALIGNMENT].view(np.uint32).reshape(len(at), -1)
 
 

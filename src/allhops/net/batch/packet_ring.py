@@ -100,7 +100,7 @@ class PacketRing:
         """The packets of blocks that are ours, a ring at a time. They are given back when it has been read."""
         self.note_drops()
         while blocks := self._take():
-            show(self._ring, self._words, blocks, self.family)
+            show(self._ring, self._words, blocks)
             try:
                 if self._ring.count:
                     yield self._ring

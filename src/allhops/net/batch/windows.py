@@ -196,12 +196,8 @@ class Windows:
         `clock` is asked at each step: the caller may send in between, and nothing ends before it has begun.
         """
         for live in tuple(self._live):
-            now = clock()
-            self._note_sent(live, now)
-            while live.window.advance(now, COURSES_AT_ONCE):
+            while live.window.advance(now := clock(), COURSES_AT_ONCE):
                 yield None
-                now = clock()
-                self._note_sent(live, now)
             harvest = None
             if not live.window.open_courses or now >= live.harvest_at:
                 live.harvest_at = now + HARVEST_S
@@ -232,15 +228,16 @@ class Windows:
         """Give each reply to the window whose cookie or flow it shows; by cookie first: a NAT may change the port."""
         if not len(replies):
             return
-        version, protocol = replies.version, replies.protocol
         owner = np.full(len(replies), NOBODY)
-        for place, live in enumerate(self._live):
-            layout = live.window.plan.layout
-            own = (version == layout.family.version) & (protocol == layout.protocol)
-            owner[own & (replies.flow == live.lease.source_port)] = place
         for place, live in enumerate(self._live):
             cookie = int.from_bytes(live.window.plan.cookie, "big")
             owner[replies.has_cookie & (replies.cookie == cookie)] = place
+        rest = np.flatnonzero(owner == NOBODY)
+        if len(rest):
+            others = replies.select(rest)
+            for place, live in enumerate(self._live):
+                own = others.is_about(live.window.plan.layout) & (others.flow == live.lease.source_port)
+                owner[rest[own]] = place
         for place, live in enumerate(self._live):
             own = owner == place
             if own.any():
