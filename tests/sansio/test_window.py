@@ -277,6 +277,21 @@ def test_what_left_is_recorded_together_each_when_it_left() -> None:
     assert window.tally.timed_out == 5
 
 
+def test_what_has_left_and_is_not_recorded_is_waited_for() -> None:
+    scenario, addresses = world(4)
+    batch = VirtualBatch(Internet(scenario), addresses[:3], batch_strategy("parallel"), TraceOptions(), lane=ScalarLane)
+    window = batch.window
+    block = window.probes_to_send(0.0)
+    assert block is not None
+    hand_over(block, len(block), 1_000)
+    window.probes_left(0.0)
+    assert (window.waiting, window.in_flight) == (0, 0)
+    assert not window.advance(9.0)
+    assert (window.open_courses, window.waiting, window.harvest()) == (3, 0, None)
+    window.probes_sent(9.0)
+    assert window.in_flight == len(block)
+
+
 def test_the_next_round_is_due_when_the_last_probe_of_a_block_has_left() -> None:
     scenario, addresses = world(4)
     batch = VirtualBatch(Internet(scenario), addresses[:3], batch_strategy("parallel"), TraceOptions(), lane=ScalarLane)

@@ -50,8 +50,8 @@ class Leaving:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing, not even a block that was handed over and not looked at."""
-        return self._block is None and not self.waiting.slots
+        """Whether there is nothing, not even what has left and was not taken note of."""
+        return self._block is None and not self.waiting.slots and not self._left
 
     def turn(self, now: float) -> Turn:
         """Of what is next."""

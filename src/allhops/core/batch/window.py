@@ -161,8 +161,8 @@ class Window(Generic[Replies]):
     def probes_sent(self, now: float, place: Callable[[int], int] | None = None) -> None:
         """Record what has left since the last time.
 
-        Must be called before `advance`, and before replies to these probes are handed in. `place` puts a stamp where it
-        belongs on the scale of the replies' stamps; None when it is there.
+        Must be called before replies to these probes are handed in; until then their courses do not go on. `place` puts
+        a stamp where it belongs on the scale of the replies' stamps; None when it is there.
         """
         self._leaving.look(now)
         departed = self._leaving.departed()

@@ -196,12 +196,8 @@ class Windows:
         `clock` is asked at each step: the caller may send in between, and nothing ends before it has begun.
         """
         for live in tuple(self._live):
-            now = clock()
-            self._note_sent(live, now)
-            while live.window.advance(now, COURSES_AT_ONCE):
+            while live.window.advance(now := clock(), COURSES_AT_ONCE):
                 yield None
-                now = clock()
-                self._note_sent(live, now)
             self._leaving = None
             harvest = None
             if not live.window.open_courses or now >= live.harvest_at:
