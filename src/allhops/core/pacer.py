@@ -29,14 +29,10 @@ class Pacer:
     def __init__(self, rate_pps: float | None = None) -> None:
         self.rate_pps = inf if rate_pps is None else rate_pps
         self._asked_rate_pps = self.rate_pps
-        self._tokens = self._capacity
+        self._tokens = self._capacity = _capacity(self.rate_pps)
         self._counted_at: float | None = None
         self._owed = 0.0
         self._is_wanted = False
-
-    @property
-    def _capacity(self) -> float:
-        return max(1.0, self.rate_pps * BURST_S)
 
     def grant(self, now: float, wanted: int, most: int | None = None) -> int:
         """Take up to `wanted` probes out of the bucket, and no more than `most`; how many may leave now."""
@@ -62,7 +58,7 @@ class Pacer:
 
     def slow_down(self, observed_pps: float) -> None:
         """This machine dropped packets at this rate: go slower, and rise again little by little."""
-        self.rate_pps = max(min(LEAST_PPS, self.rate_pps), SLOW_DOWN * min(self.rate_pps, observed_pps))
+        self._change(max(min(LEAST_PPS, self.rate_pps), SLOW_DOWN * min(self.rate_pps, observed_pps)))
         self._tokens = min(self._tokens, self._capacity)
         self._owed = 0.0
 
@@ -72,10 +68,22 @@ class Pacer:
             return
         passed = now - before
         if self.rate_pps < self._asked_rate_pps:
-            self.rate_pps = min(self._asked_rate_pps, self.rate_pps * (1 + RECOVERY * passed))
-        extra = min(self._owed, CATCH_UP * self.rate_pps * passed)
-        tokens = self._tokens + passed * self.rate_pps + extra
-        self._owed -= extra
-        if self._is_wanted:
-            self._owed = min(self._owed + max(0.0, tokens - self._capacity), MOST_OWED_S * self.rate_pps)
-        self._tokens = min(self._capacity, tokens)
+            self._change(min(self._asked_rate_pps, self.rate_pps * (1 + RECOVERY * passed)))
+        tokens = self._tokens + passed * self.rate_pps
+        if self._owed:
+            extra = min(self._owed, CATCH_UP * self.rate_pps * passed)
+            tokens += extra
+            self._owed -= extra
+        if tokens > self._capacity:
+            if self._is_wanted:
+                self._owed = min(self._owed + tokens - self._capacity, MOST_OWED_S * self.rate_pps)
+            tokens = self._capacity
+        self._tokens = tokens
+
+    def _change(self, rate_pps: float) -> None:
+        self.rate_pps, self._capacity = rate_pps, _capacity(rate_pps)
+
+
+def _capacity(rate_pps: float) -> float:
+    """Of the bucket, probes."""
+    return max(1.0, rate_pps * BURST_S)

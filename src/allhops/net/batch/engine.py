@@ -207,23 +207,23 @@ class Batch:
             now = self._clock.now()
             sent = self._windows.send(now, self._pacer)
             self._unlooked += sent
-            self._do_chores(now)
+            if self._chores or now >= self._look_at or self._unlooked >= LOOK_PROBES:
+                self._do_chores(now)
         except Exception as failure:  # the loop would only log it, and the caller would wait forever
             self._fail(failure)
             return
-        if self._is_over:
-            self._news.set()
-            return
         if sent and self._pacer.rate_pps == inf:
             self._timer = self._loop.call_soon(self._beat)
+        elif sent or not self._is_over:
+            pause = beat_s(self._pacer.rate_pps, sent > 0 or self._windows.waiting > 0)
+            # Counted from when this one began: what work takes must not lower the pace.
+            self._timer = self._clock.call_at(now + pause, self._beat)
         else:
-            pause = beat_s(self._pacer.rate_pps, self._windows.waiting)
-            spent = self._clock.now() - now  # part of the beat: what work takes must not lower the pace
-            self._timer = self._loop.call_later(max(0.0, pause - spent), self._beat)
+            self._news.set()
 
     def _do_chores(self, now: float) -> None:
         """What a look is made of, a part in each beat while probes wait to be sent: none of them takes long."""
-        if not self._chores and (now >= self._look_at or self._unlooked >= LOOK_PROBES):
+        if not self._chores:
             self._chores.extend((self._read, self._advance, self._refill))
             self._look_at = now + look_s(self._pacer.rate_pps, self._windows.waiting)
             self._unlooked = 0

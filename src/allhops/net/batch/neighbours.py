@@ -13,13 +13,15 @@ import fcntl
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allhops.net.batch.netlink import ACKNOWLEDGE, CREATE, MESSAGE, Netlink, attribute, attributes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from allhops.net.batch.netlink import Answers
     from allhops.net.batch.wire import Way
 
@@ -57,30 +59,43 @@ _INTERFACE_REQUEST = struct.Struct("=16sH6s16x")
 """struct ifreq: name, kind of device, its link address."""
 
 
-_Place = tuple[int, int, bytes | None]
-"""(IP version, interface, next hop)."""
+class NextHop:
+    """What the table says of the next hop of a way, read again when that is due."""
 
+    def __init__(self, look_up: Callable[[Way], bytes | None], way: Way) -> None:
+        self._look_up = look_up
+        self._way = way
+        self.is_resolving = False
+        """Whether `header` said None for a next hop that may still answer: packets wait for that in the kernel."""
+        self.forget()
 
-def _place_of(way: Way) -> _Place:
-    return way.version, way.interface, way.next_hop
+    def forget(self) -> None:
+        """Look it up again before the next packet."""
+        self._header: bytes | None = None
+        self._again_at = 0.0
+        self._asked_at: float | None = None
 
+    def header(self) -> bytes | None:
+        """What stands before the packets of this way; nothing on a link that has no headers.
 
-class _Read(NamedTuple):
-    """What the table said, and when to look again."""
-
-    header: bytes | None
-    again_at: float
-    since: float
-    """When it was first asked."""
-    is_hoped_for: bool
-    """Whether it is unknown and may be known soon."""
+        None for a way that no packet socket can go now: on-link, loopback, unresolved, another kind of link.
+        """
+        now = time.monotonic()
+        if now >= self._again_at:
+            self._header = self._look_up(self._way)
+            if self._asked_at is None:
+                self._asked_at = now
+            may_answer = self._header is None and self._way.next_hop is not None
+            self.is_resolving = may_answer and now - self._asked_at < RESOLVING_S
+            self._again_at = now + (ASK_AGAIN_S if self.is_resolving else READ_AGAIN_S)
+        return self._header
 
 
 class Neighbours:
-    """Link headers by way, read when they are needed."""
+    """Next hops by way, which share what is known of one."""
 
     def __init__(self) -> None:
-        self._read: dict[_Place, _Read] = {}
+        self._known: dict[tuple[int, int, bytes | None], NextHop] = {}
         self._netlink: Netlink | None = None
 
     def close(self) -> None:
@@ -89,30 +104,9 @@ class Neighbours:
             self._netlink.close()
             self._netlink = None
 
-    def header(self, way: Way) -> bytes | None:
-        """What stands before the packets of this way; nothing on a link that has no headers.
-
-        None for a way that no packet socket can go now: on-link, loopback, unresolved, another kind of link.
-        """
-        now = time.monotonic()
-        place = _place_of(way)
-        read = self._read.get(place)
-        if read is None or now >= read.again_at:
-            header = self._look_up(way)
-            since = read.since if read else now
-            is_hoped_for = header is None and way.next_hop is not None and now - since < RESOLVING_S
-            read = _Read(header, now + (ASK_AGAIN_S if is_hoped_for else READ_AGAIN_S), since, is_hoped_for)
-            self._read[place] = read
-        return read.header
-
-    def is_resolving(self, way: Way) -> bool:
-        """Whether `header` said None for a next hop that may still answer: packets wait for that in the kernel."""
-        read = self._read.get(_place_of(way))
-        return read is not None and read.is_hoped_for
-
-    def forget(self, way: Way) -> None:
-        """Look it up again before the next packet."""
-        self._read.pop(_place_of(way), None)
+    def next_hop(self, way: Way) -> NextHop:
+        """That of a way."""
+        return self._known.setdefault((way.version, way.interface, way.next_hop), NextHop(self._look_up, way))
 
     def _look_up(self, way: Way) -> bytes | None:
         kind, own_address = _device(way.interface)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
@@ -40,15 +41,17 @@ APPETITE_S, APPETITE_PROBES = 1.0, 65_536
 nothing limits the rate."""
 
 
-def beat_s(rate_pps: float, waiting: int) -> float:
-    """Seconds between two beats, while so many probes wait to be sent."""
-    if not waiting:
+@lru_cache(maxsize=2)
+def beat_s(rate_pps: float, is_waiting: bool) -> float:
+    """Seconds between two beats, while probes wait to be sent or none do; the same in most beats."""
+    if not is_waiting:
         return SHORTEST_LOOK_S
     return min(max(BEAT_PROBES / rate_pps, SHORTEST_BEAT_S), LONGEST_BEAT_S)
 
 
+@lru_cache(maxsize=1)
 def beat_probes(rate_pps: float) -> int:
-    """Probes that one beat may hand over."""
+    """Probes that one beat may hand over; the same in most beats."""
     return UNPACED_PROBES if rate_pps == inf else max(BURST_PROBES, ceil(BURST_S * rate_pps))
 
 

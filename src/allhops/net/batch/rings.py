@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from functools import partial
 from typing import TYPE_CHECKING
 
 from allhops.errors import NETWORK_IS_DOWN, AllhopsError, CapacityError, PrivilegeError
@@ -21,7 +20,7 @@ from allhops.net.batch.neighbours import LINK_HEADROOM, Neighbours
 from allhops.net.batch.packet_ring import PacketRing
 from allhops.net.batch.raw import RawSenders, RawWire, has_family
 from allhops.net.batch.routes import ways
-from allhops.net.batch.sending import Outgoing
+from allhops.net.batch.sending import Sender
 from allhops.options import TraceOptions
 from allhops.wire.family import FAMILIES, IPV6
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from allhops.core.lanes import Block, Ring
     from allhops.core.ledger import Counters
     from allhops.net.batch.group import Group
+    from allhops.net.batch.neighbours import NextHop
     from allhops.net.batch.sending import RawSender
     from allhops.net.batch.wire import Way, Ways
 
@@ -50,7 +50,7 @@ class RingWire:
     def __init__(self, options: TraceOptions | None = None) -> None:
         self._options = options or TraceOptions()
         self._rings: dict[int, PacketRing] = {}
-        self._sender: _PacketSender | None = None
+        self._frames: _FrameSender | None = None
         self._neighbours = Neighbours()
         self._raw_senders = RawSenders()
         self._raw: RawWire | None = None
@@ -62,7 +62,7 @@ class RingWire:
         """Open what receives and what sends. Raises: PrivilegeError, CapacityError, UsageError."""
         self._counters = counters
         try:
-            self._sender = _PacketSender()
+            self._frames = _FrameSender()
             for version, family in FAMILIES.items():
                 if has_family(version):
                     self._rings[version] = PacketRing(family, counters)
@@ -87,9 +87,11 @@ class RingWire:
         """Hold a port; the next hop's link address is asked for already."""
         if _may_be_fragmented(options):
             return self._open_raw().lease(way, options)
-        self._neighbours.header(way)
-        sender = self._raw_senders.of(way.version, options.interface)
-        return self._leases.take(way, options, partial(self._send, way, sender))
+        assert self._frames is not None  # opened
+        next_hop = self._neighbours.next_hop(way)
+        next_hop.header()
+        raw = self._raw_senders.of(way.version, options.interface)
+        return self._leases.take(way, options, _WayOut(way, next_hop, self._frames, raw).send)
 
     def receive(self) -> Iterator[Ring]:
         """Every family's in turn."""
@@ -104,27 +106,15 @@ class RingWire:
             ring.note_drops()
             ring.close()
         self._rings.clear()
-        if self._sender is not None:
-            self._sender.close()
-            self._sender = None
+        if self._frames is not None:
+            self._frames.close()
+            self._frames = None
         if self._raw is not None:
             self._raw.close()
             self._raw = None
         self._raw_senders.close()
         self._neighbours.close()
         self._leases.close()
-
-    def _send(self, way: Way, raw: RawSender, block: Block, most: int) -> None:
-        """Send to the next hop's link address, or, while there is none, as the kernel does it."""
-        assert self._sender is not None  # opened
-        header = self._neighbours.header(way)
-        if header is None or not self._sender.turn_to(way.interface):
-            raw.send(block, min(most, MOST_UNRESOLVED) if self._neighbours.is_resolving(way) else most, way)
-            return
-        self._sender.send(block, most, header)
-        if block.handed and block.errors[block.handed - 1] in NETWORK_IS_DOWN:
-            self._neighbours.forget(way)
-            self._sender.turn_away()
 
     def _admit(self, version: int) -> None:
         """Let through what the leases wait for."""
@@ -144,7 +134,28 @@ class RingWire:
         return self._raw
 
 
-class _PacketSender:
+class _WayOut:
+    """How the probes of one way leave: as frames, or, while no link address is known, as the kernel does it."""
+
+    def __init__(self, way: Way, next_hop: NextHop, frames: _FrameSender, raw: RawSender) -> None:
+        self._way = way
+        self._next_hop = next_hop
+        self._frames = frames
+        self._raw = raw
+
+    def send(self, block: Block, most: int) -> None:
+        """Part of the lease."""
+        way, header = self._way, self._next_hop.header()
+        if header is None or not (self._frames.interface == way.interface or self._frames.turn_to(way.interface)):
+            self._raw.send(block, min(most, MOST_UNRESOLVED) if self._next_hop.is_resolving else most, way)
+            return
+        self._frames.send(block, most, way, header)
+        if block.handed and block.errors[block.handed - 1] in NETWORK_IS_DOWN:
+            self._next_hop.forget()
+            self._frames.turn_away()
+
+
+class _FrameSender(Sender):
     """A packet socket that sends whole frames by one interface after another. It receives nothing. Raises: OSError.
 
     Bound, and without a name for each packet, it saves the kernel a twentieth of the work (`python -m benchmarks
@@ -152,32 +163,22 @@ class _PacketSender:
     """
 
     def __init__(self) -> None:
-        self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        super().__init__(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        self._outgoing = Outgoing()
-        self._interface = 0
+        self.interface = 0
 
     def turn_to(self, interface: int) -> bool:
         """Send by this interface from now on; False where there is none."""
-        if interface != self._interface:
-            try:
-                self._sock.bind((socket.if_indextoname(interface), 0))
-            except OSError:
-                return False
-            self._interface = interface
+        try:
+            self._sock.bind((socket.if_indextoname(interface), 0))
+        except OSError:
+            return False
+        self.interface = interface
         return True
 
     def turn_away(self) -> None:
         """Bind anew before the next packet: an interface that was gone is another one when it comes back."""
-        self._interface = 0
-
-    def send(self, block: Block, most: int, header: bytes) -> None:
-        """Send frames that begin so."""
-        self._outgoing.send(self._sock.fileno(), block, most, header=header)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._sock.close()
+        self.interface = 0
 
 
 def _may_be_fragmented(options: TraceOptions) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import time
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from allhops.net.raw_sockets import open_sender
 from allhops.wire.family import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
 
     from numpy.typing import NDArray
 
@@ -48,61 +47,33 @@ _NAMES = {4: _Name(size=16, address=4, scope=None), 6: _Name(size=28, address=8,
 """struct sockaddr_in and sockaddr_in6; both begin with the family, 16 bits."""
 
 
-class Outgoing:
-    """Messages for the packets of a block, aimed at as many of them as there are messages, once, until these have left.
+class Sender:
+    """A socket that takes whole packets, and messages for those of a block: aimed at once, until they have left."""
 
-    `write_names` is given whole packets, (n, size), and writes where they go into the first n of `messages.names`.
-    """
-
-    def __init__(self, name_size: int = 0) -> None:
+    def __init__(self, sock: socket.socket, name_size: int = 0) -> None:
+        self._sock = sock
         self.messages = Messages(MOST_MESSAGES, name_size=name_size)
         self._block: Block | None = None
-        self._first = 0
         self._header = b""
+        self._first = self._last = 0
+        """Probes of the block that the messages are aimed at, from one to before another."""
 
-    def send(
-        self,
-        descriptor: int,
-        block: Block,
-        most: int,
-        *,
-        header: bytes = b"",
-        write_names: Callable[[NDArray[np.uint8]], None] | None = None,
-    ) -> None:
+    def send(self, block: Block, most: int, way: Way, header: bytes = b"") -> None:
         """Send at most `most` more packets of a block, each behind `header`, as `wire.BatchLease.send` says."""
-        end = min(len(block), block.handed + most)
+        at = block.handed
+        end = min(at + most, len(block.slots))
         a_slice = SLICE if most <= MOST_SLICED else most
-        goes_on = True
-        while goes_on and block.handed < end:
-            aimed_to = self._aim(block, header, write_names)
-            goes_on = self._hand_over(descriptor, block, min(end, aimed_to), a_slice)
-
-    def _aim(self, block: Block, header: bytes, write_names: Callable[[NDArray[np.uint8]], None] | None) -> int:
-        """Have messages for the next packet of the block; behind which one they end."""
-        most = self.messages.most
-        first = block.handed // most * most
-        last = min(first + most, len(block))
-        if block is not self._block or first != self._first or header != self._header:
-            begin = block.headroom - len(header)
-            assert begin >= 0
-            rows = np.frombuffer(block.packets, np.uint8).reshape(-1, block.stride)[first:last]
-            rows[:, begin : block.headroom] = np.frombuffer(header, np.uint8)
-            if write_names is not None:
-                write_names(rows[:, block.headroom :])
-            size = len(header) + block.size
-            self.messages.aim(block.packets, first * block.stride + begin, block.stride, size, last - first)
-            self._block, self._first, self._header = block, first, header
-        return last
-
-    def _hand_over(self, descriptor: int, block: Block, end: int, a_slice: int) -> bool:
-        """Send what is aimed at, up to `end`; whether there is a point in going on."""
-        at, before_ns = block.handed, time.time_ns()
+        descriptor = self._sock.fileno()
+        before_ns = time.time_ns()
         while at < end:
-            taken, code = self.messages.send(descriptor, at - self._first, min(a_slice, end - at))
+            if block is not self._block or at >= self._last or header != self._header:
+                self._aim(block, at, way, header)
+                before_ns = time.time_ns()
+            taken, code = self.messages.send(descriptor, at - self._first, min(a_slice, end - at, self._last - at))
             after_ns = time.time_ns()
             if code:
                 if code in QUEUE_IS_FULL:
-                    return False
+                    return
                 if code == errno.EINTR:
                     continue
                 block.errors[at] = code = _SAME.get(code, code)
@@ -111,30 +82,40 @@ class Outgoing:
             block.handed = at = at + taken
             before_ns = after_ns
             if code in NETWORK_IS_DOWN:
-                return False
-        return True
-
-
-class RawSender:
-    """A raw socket that takes whole IP packets, whichever next hop they need. Raises: as `open_sender`."""
-
-    def __init__(self, version: int, interface: str | None) -> None:
-        self._family, self._name = FAMILIES[version], _NAMES[version]
-        self._sock = open_sender(version, interface)
-        self._outgoing = Outgoing(self._name.size)
-        self._outgoing.messages.names.view(np.uint16)[:, 0] = self._sock.family
-
-    def send(self, block: Block, most: int, way: Way) -> None:
-        """Send packets whose headers say where to."""
-        self._outgoing.send(self._sock.fileno(), block, most, write_names=partial(self._write_names, way))
+                return
 
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
 
-    def _write_names(self, way: Way, packets: NDArray[np.uint8]) -> None:
-        names = self._outgoing.messages.names[: len(packets)]
-        size, source, target = self._family.address_size, self._family.destination_offset, self._name.address
+    def _aim(self, block: Block, first: int, way: Way, header: bytes) -> None:
+        """Have messages for as many packets as there are messages, from one on."""
+        begin = block.headroom - len(header)
+        assert begin >= 0
+        last = min(first + self.messages.most, len(block.slots))
+        rows = np.frombuffer(block.packets, np.uint8).reshape(-1, block.stride)[first:last]
+        rows[:, begin : block.headroom] = np.frombuffer(header, np.uint8)
+        self._name(rows[:, block.headroom :], way)
+        size = len(header) + block.size
+        self.messages.aim(block.packets, first * block.stride + begin, block.stride, size, last - first)
+        self._block, self._header, self._first, self._last = block, header, first, last
+
+    def _name(self, packets: NDArray[np.uint8], way: Way) -> None:
+        """Write into the messages' names where packets, (n, size), go, if the socket needs to be told."""
+
+
+class RawSender(Sender):
+    """A raw socket that takes whole IP packets, whichever next hop they need. Raises: as `open_sender`."""
+
+    def __init__(self, version: int, interface: str | None) -> None:
+        self._family, self._address = FAMILIES[version], _NAMES[version]
+        sock = open_sender(version, interface)
+        super().__init__(sock, self._address.size)
+        self.messages.names.view(np.uint16)[:, 0] = sock.family
+
+    def _name(self, packets: NDArray[np.uint8], way: Way) -> None:
+        names = self.messages.names[: len(packets)]
+        size, source, target = self._family.address_size, self._family.destination_offset, self._address.address
         names[:, target : target + size] = packets[:, source : source + size]
-        if self._name.scope is not None:
-            names.view(np.uint32)[:, self._name.scope // 4] = way.interface
+        if self._address.scope is not None:
+            names.view(np.uint32)[:, self._address.scope // 4] = way.interface

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from allhops.core.batch.strategies import Strategy
     from allhops.core.batch.window import Tally
     from allhops.core.harvest import Harvest
+    from allhops.core.lanes import Block
     from allhops.core.ledger import Counters
     from allhops.core.pacer import Pacer
     from allhops.net.batch.group import Group
@@ -74,6 +75,7 @@ class Windows:
         self._lane = VectorLane(counters, wire.headroom)
         self._wall = WallScale()
         self._live: list[_Live] = []
+        self._leaving: tuple[_Live, Block] | None = None
         self.full_queues = 0
         """How often the kernel's send queue had no room."""
 
@@ -148,35 +150,33 @@ class Windows:
         return True
 
     def send(self, now: float, pacer: Pacer) -> int:
-        """Hand probes to the wire, from the window whose turn it is, as many as a beat may and the pacer grants."""
+        """Hand probes to the wire, as many as a beat may and the pacer grants: of the block whose turn it is.
+
+        A block that has begun to leave goes on until a window has more to ask, and its turn may be another one's.
+        """
         sent, most = 0, beat_probes(pacer.rate_pps)
-        ready = list(self._live)
-        while ready:
-            turn, live = min(((live.window.turn(now), live) for live in ready), key=itemgetter(0))
-            block = live.window.probes_to_send(now, block_probes(pacer.rate_pps, turn), pacer.rate_pps)
-            if block is None:
-                ready.remove(live)
-                continue
-            wanted = len(block) - block.handed
+        while leaving := self._leaving or self._next_block(now, pacer.rate_pps):
+            live, block = leaving
+            before = block.handed
+            wanted = len(block.slots) - before
             granted = pacer.grant(now, wanted, most - sent)
             if not granted:
-                return sent
-            before = block.handed
+                break
             live.lease.send(block, granted)
             handed = block.handed - before
             sent += handed
             live.window.probes_left(now)
             is_down = handed > 0 and block.errors[block.handed - 1] in NETWORK_IS_DOWN
+            if handed == granted < wanted and not is_down:
+                break
+            self._leaving = None
             if handed < granted:
                 pacer.give_back(granted - handed)
                 if not is_down:
                     self.full_queues += 1
                     live.window.queue_was_full(now)
-                    ready.remove(live)
             if handed < granted or is_down:
                 self._note_sent(live, now)
-            elif granted < wanted:
-                return sent
         return sent
 
     def receive(self, now: float) -> None:
@@ -198,6 +198,7 @@ class Windows:
         for live in tuple(self._live):
             while live.window.advance(now := clock(), COURSES_AT_ONCE):
                 yield None
+            self._leaving = None
             harvest = None
             if not live.window.open_courses or now >= live.harvest_at:
                 live.harvest_at = now + HARVEST_S
@@ -209,17 +210,29 @@ class Windows:
 
     def stop_sending(self, now: float) -> None:
         """Nothing leaves any more; what is out is waited for."""
+        self._leaving = None
         for live in self._live:
             self._note_sent(live, now)
             live.window.stop_sending(now)
 
     def interrupt(self, now: float) -> None:
         """Nobody waits for what is out, nor wants what has ended."""
+        self._leaving = None
         for live in self._live:
             self._note_sent(live, now)
             live.window.interrupt(now)
             live.lease.close()
         self._live.clear()
+
+    def _next_block(self, now: float, rate_pps: float) -> tuple[_Live, Block] | None:
+        """Of the window whose turn it is, of those that have something to send."""
+        turns = [(live.window.turn(now), live) for live in self._live]
+        for turn, live in sorted(turns, key=itemgetter(0)):
+            block = live.window.probes_to_send(now, block_probes(rate_pps, turn), rate_pps)
+            if block is not None:
+                self._leaving = live, block
+                return self._leaving
+        return None
 
     def _note_sent(self, live: _Live, now: float) -> None:
         live.window.probes_sent(now, self._wall.place if self._wall.steps else None)
