@@ -113,6 +113,16 @@ async def test_many_traces_share_one_prober_and_none_crosses_over(net: CountingN
     assert len({trace.flow for trace in traces}) == 20
 
 
+async def test_a_simulated_port_is_held_by_one_trace_at_a_time(
+    net: CountingNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allhops.testing.fakenet.EPHEMERAL_PORTS", range(50_000, 50_002))
+    async with Prober(transport=net) as prober:
+        for _ in range(3):
+            traces = await asyncio.gather(*(prober.trace("198.18.0.9") for _ in range(2)))
+            assert {trace.flow.source_port for trace in traces if trace.flow} == {50_000, 50_001}
+
+
 async def test_trace_many_is_a_list_in_input_order(net: CountingNet) -> None:
     destinations = [f"198.18.0.{index}" for index in range(1, 6)]
     async with Prober(transport=net) as prober:

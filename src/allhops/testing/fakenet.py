@@ -15,7 +15,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from allhops.errors import SendError, UsageError
+from allhops.errors import CapacityError, SendError, UsageError
 from allhops.testing.internet import Internet
 from allhops.testing.scenario_file import load_scenario
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from allhops.model import Address
     from allhops.options import TraceOptions
 
+EPHEMERAL_PORTS = range(32_768, 65_536)
+
 
 class FakeNet:
     """A transport (see `allhops.net.transport`) whose other end is an `Internet`."""
@@ -41,6 +43,7 @@ class FakeNet:
         self._on_readable: Callable[[], None] | None = None
         self._arrived: deque[tuple[bytes, int]] = deque()
         self._on_the_way: set[asyncio.TimerHandle] = set()
+        self._ports: set[int] = set()
 
     @classmethod
     def load(cls, scenario: str | Path) -> Self:
@@ -67,15 +70,16 @@ class FakeNet:
         """Part of the transport: nothing to open."""
 
     def lease(self, destination: Address, options: TraceOptions) -> FakeLease:
-        """Part of the transport: the vantage point's address and a random port."""
+        """Part of the transport: the vantage point's address and a random port that no other lease has."""
         vantage = self.internet.scenario.vantage
         source = vantage.ipv4 if destination.version == 4 else vantage.ipv6
         if source is None:
             raise SendError(f"{destination}: the simulated internet has no IPv{destination.version}")
         if options.source not in (None, str(source)):
             raise UsageError(f"{options.source} is not the vantage point's address in the simulated internet: {source}")
-        port = options.source_port or 32_768 + secrets.randbelow(32_768)
-        return FakeLease(source.packed, port, self._send)
+        port = options.source_port or self._free_port()
+        self._ports.add(port)
+        return FakeLease(source.packed, port, self._send, lambda: self._ports.discard(port))
 
     def interface_mtu(self, destination: Address, source: bytes, options: TraceOptions) -> int:
         """Part of the transport: the vantage point's."""
@@ -93,6 +97,13 @@ class FakeNet:
             timer.cancel()
         self._on_the_way.clear()
         self._arrived.clear()
+
+    def _free_port(self) -> int:
+        if len(self._ports) >= len(EPHEMERAL_PORTS):
+            raise CapacityError("no source port is left in the simulated internet")
+        while (port := secrets.choice(EPHEMERAL_PORTS)) in self._ports:
+            pass
+        return port
 
     def _send(self, packet: bytes) -> int:
         """Put one packet on the wire; the wall clock at which it left."""
@@ -121,10 +132,13 @@ class FakeLease:
 
     flow_constant = True
 
-    def __init__(self, source: bytes, source_port: int, send: Callable[[bytes], int]) -> None:
+    def __init__(
+        self, source: bytes, source_port: int, send: Callable[[bytes], int], give_back: Callable[[], None]
+    ) -> None:
         self.source = source
         self.source_port = source_port
         self._send = send
+        self._give_back = give_back
 
     def expect(self, cookie: bytes) -> None:
         """Everything is let in."""
@@ -137,4 +151,5 @@ class FakeLease:
             block.handed += 1
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Give the port back."""
+        self._give_back()
