@@ -249,6 +249,14 @@ def test_exit_statuses(content: str, unreachable: set[str], status: int, tmp_pat
     assert main(["batch", str(tmp_path / "list")]) == status
 
 
+def test_what_could_not_be_traced_is_not_counted_as_traced(
+    listed: Path, opened: Opened, capfd: pytest.CaptureFixture[str]
+) -> None:
+    opened.unreachable = frozenset({"192.0.2.1", "192.0.2.2"})
+    assert main(["batch", str(listed)]) == 1
+    assert "40 destinations: 38 traced, 2 could not be traced\n" in capfd.readouterr().err
+
+
 def test_no_permission(monkeypatch: pytest.MonkeyPatch, listed: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async def refuse(self: StandIn) -> StandIn:
         raise PrivilegeError("raw sockets are not allowed")
@@ -510,6 +518,7 @@ def test_a_full_disk_keeps_whole_lines_and_is_gone_on_with(
     assert f"allhops: cannot write {out}: {os.strerror(code)}\n" in err
     assert "the same command with --resume does the rest" in err
     assert out.read_bytes() == b"" or out.read_bytes().endswith(b"}\n")
+    assert f" destinations: {len(names_in(out))} traced" in err
     assert len(opened.fed) < 40
     assert main([*command, "--resume"]) == 0
     assert Counter(names_in(out)) == Counter(MANY.split())

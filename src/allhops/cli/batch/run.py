@@ -180,25 +180,25 @@ class BatchRun:
                     return
 
     async def _take(self, harvest: Harvest) -> None:
-        """Write courses that have ended, and count them; those that a resumed run traces again are left out."""
+        """Write courses that have ended, then count them; those that a resumed run traces again are left out."""
         is_cut_short = harvest.stop == _INTERRUPTED
-        self._done += len(harvest) - int(is_cut_short.sum())
-        self._local_errors += int((harvest.stop == _LOCAL_ERROR).sum())
         if self._opened.is_resumable and is_cut_short.any():
             harvest = harvest.only(~is_cut_short)
         for part in parts(harvest):
             self._output.harvest(part)
             self._tally.harvest(part)
             await self._output.catch_up()
+            self._done += int((part.stop != _INTERRUPTED).sum())
+            self._local_errors += int((part.stop == _LOCAL_ERROR).sum())
             await asyncio.sleep(0)  # probes wait to be sent
 
     async def _take_refused(self, refused: Refused) -> None:
         """A destination to which there is no way."""
         self._console.complain_of_line(str(refused.trace.error))
         self._output.refused(refused)
+        await self._output.catch_up()
         self._done += 1
         self._local_errors += 1
-        await self._output.catch_up()
 
     def _reject(self, refused: Refused) -> None:
         """A line for which nothing is sent."""
@@ -249,7 +249,8 @@ class BatchRun:
         if isinstance(self._failure, OutputError) and isinstance(self._failure.__cause__, BrokenPipeError):
             return
         elapsed_s = time.monotonic() - self._began_at
-        for sentence in summary(self._accounts, self._done, self._engine.stats, self._tally, elapsed_s):
+        stats = self._engine.stats
+        for sentence in summary(self._accounts, self._done, self._local_errors, stats, self._tally, elapsed_s):
             self._console.say(sentence)
         if self._opened.is_resumable and not self._is_done():
             self._console.say("the same command with --resume does the rest")
