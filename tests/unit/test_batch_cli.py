@@ -272,6 +272,20 @@ def test_a_list_that_cannot_be_read(path: str, capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr().err.startswith(f"allhops: cannot read the list {path}: ")
 
 
+@pytest.mark.parametrize("option", ["--force", "--resume"])
+def test_results_never_replace_what_is_read(option: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    listed, link, other = tmp_path / "list.jsonl", tmp_path / "link.jsonl", tmp_path / "other"
+    listed.write_text(MANY)
+    link.symlink_to(listed)
+    other.write_text(MANY)
+    for out in (listed, link):
+        assert main(["batch", str(listed), "-o", str(out), option]) == 2
+        assert capfd.readouterr().err == f"allhops: -o {out} is the list itself: choose another file\n"
+    assert main(["batch", str(other), "--exclude", str(listed), "-o", str(listed), option]) == 2
+    assert capfd.readouterr().err == f"allhops: -o {listed} is what --exclude reads: choose another file\n"
+    assert listed.read_text() == MANY
+
+
 def test_exclusions_that_cannot_be_read(tmp_path: Path, listed: Path, capfd: pytest.CaptureFixture[str]) -> None:
     no = tmp_path / "no"
     assert main(["batch", str(listed), "--exclude", str(no)]) == 2

@@ -7,6 +7,7 @@ output.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from contextlib import AsyncExitStack, aclosing, suppress
@@ -95,11 +96,23 @@ async def _run(request: BatchRequest, engine: Engine, console: Console) -> int:
         exclusions = _exclusions(request.exclude_path, excluded)
         source = Source(request.list_path)
         stack.callback(source.close)
+        _check_output(request, source)
         must_look = request.output is not None or console.shows_progress
         reading = source.look_through() if source.is_repeatable and must_look else None
         opened = open_output(request, None if reading is None else reading.sha256, excluded)
         sieve = Sieve(exclusions=exclusions, shard=request.shard, finished=opened.finished)
         return await BatchRun(request, engine, source, sieve, opened, reading, console).to_the_end()
+
+
+def _check_output(request: BatchRequest, source: Source) -> None:
+    """Refuse to write over what is read, which --force would."""
+    path = request.output
+    if path is None or not os.path.isfile(path):
+        return
+    if source.is_file(path):
+        raise UsageError(f"-o {path} is the list itself: choose another file")
+    if request.exclude_path is not None and os.path.samefile(path, request.exclude_path):
+        raise UsageError(f"-o {path} is what --exclude reads: choose another file")
 
 
 def _excluded(path: str | None) -> bytes | None:

@@ -53,6 +53,10 @@ class Source:
         """Whether it can be read again from where it started."""
         return self._start is not None
 
+    def is_file(self, path: str) -> bool:
+        """Whether a file that is there is the one it reads."""
+        return os.path.samestat(os.fstat(self._descriptor), os.stat(path))
+
     def look_through(self) -> Reading:
         """Read all of it, and go back to the start. Only where `is_repeatable`."""
         digest, destinations = hashlib.sha256(), 0
