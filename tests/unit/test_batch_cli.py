@@ -352,9 +352,9 @@ DIFFERENT = [
     (["-q", "1"], "-q/--attempts is 1 and was 3"),
     (["--strategy", "frugal"], "--strategy is frugal and was auto"),
     (["--shard", "1/2"], "--shard is 1/2 and was 1/1"),
-    (["--seed", "8"], "--seed is 8 and was None"),
+    (["--seed", "8"], "--seed is 8 and was not given"),
     (["--exclude", "/dev/null"], "--exclude is another one"),
-    (["-I"], "-p/--port is None and was 33434; protocol is icmp and was udp"),
+    (["-I"], "-p/--port is not given and was 33434; protocol is icmp and was udp"),
 ]
 
 
@@ -643,6 +643,12 @@ def test_a_table_is_gone_on_with(
     assert capfd.readouterr().err == f"allhops: {out}.parts exists: --resume goes on with it, --force begins anew\n"
     assert main([*command, "--resume", "-m", "9"]) == 2
     assert "-m/--max-ttl was 30 and is now 9" in capfd.readouterr().err
+    assert main([*command, "--resume", "--seed", "8"]) == 2
+    assert "begun otherwise: seed was not given and is now 8: " in capfd.readouterr().err
+    listed.write_text(MIXED + "192.0.2.77\n")
+    assert main([*command, "--resume"]) == 2
+    assert "begun otherwise: the list is another one: " in capfd.readouterr().err
+    listed.write_text(MIXED)
     assert main([*command, "--resume"]) == 1
     assert len(opened.fed) == 3
     rows = parquet.ParquetFile(out).read().to_pylist()
