@@ -32,10 +32,11 @@ from allhops.options import BATCH_RATE_PPS, TraceOptions
 from tests.stand_in import StandIn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
     from pathlib import Path
 
     from allhops.cli.batch.arguments import BatchRequest
+    from allhops.core.harvest import Harvest
     from tests.groups import Destination
 
 MANY = "".join(f"192.0.2.{last}\n" for last in range(1, 41))
@@ -284,6 +285,37 @@ def test_results_never_replace_what_is_read(option: str, tmp_path: Path, capfd: 
     assert main(["batch", str(other), "--exclude", str(listed), "-o", str(listed), option]) == 2
     assert capfd.readouterr().err == f"allhops: -o {listed} is what --exclude reads: choose another file\n"
     assert listed.read_text() == MANY
+
+
+def test_a_list_from_a_closed_input(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["batch", "-"]) == 2
+    assert capfd.readouterr().err == "allhops: cannot read the list standard input: Bad file descriptor\n"
+
+
+def test_results_to_a_closed_output(
+    listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["batch", str(listed)]) == 74
+    assert capfd.readouterr().err == "allhops: cannot write the results: Bad file descriptor\n"
+
+
+def test_standard_output_by_its_name_is_no_file_of_results(listed: Path) -> None:
+    assert read_batch_arguments(["-o", "/dev/stdout", str(listed)]).output is None
+
+
+@pytest.mark.parametrize("error", [UsageError("size must be at least 36"), PrivilegeError("no ICMP")])
+def test_what_no_destination_can_have_is_all_that_is_said(
+    error: Exception, tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def refuse(self: StandIn, window: object) -> AsyncGenerator[Harvest, None]:
+        raise error
+        yield
+
+    monkeypatch.setattr(StandIn, "_ended", refuse)
+    assert main(["batch", str(listed), "-o", str(tmp_path / "out.jsonl")]) in (2, 3)
+    assert capfd.readouterr().err == f"allhops: {error}\n"
 
 
 def test_exclusions_that_cannot_be_read(tmp_path: Path, listed: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from allhops.cli.status import Status
 from allhops.cli.streams import OutputError
 from allhops.cli.sudo import leave_root
 from allhops.core.harvest import STOP_REASONS
-from allhops.errors import UsageError
+from allhops.errors import AllhopsError, UsageError
 from allhops.model import StopReason
 from allhops.net.batch.engine import Batch
 from allhops.net.batch.feed import Refused
@@ -161,6 +161,8 @@ class BatchRun:
         self._failure: FileError | OutputError | None = None
         self._done = 0
         self._local_errors = 0
+        self._is_refused = False
+        """Whether nothing could be sent at all, for a reason that is told anyway."""
 
     async def to_the_end(self) -> int:
         """Trace everything; the exit status.
@@ -172,6 +174,9 @@ class BatchRun:
         ticker = asyncio.ensure_future(self._tick(over))
         try:
             await self._take_all()
+        except AllhopsError:
+            self._is_refused = not self._engine.stats.sent
+            raise
         finally:
             over.set()
             await ticker  # cancelled it would leave a thread in the middle of a write
@@ -260,6 +265,8 @@ class BatchRun:
         """The account, unless nobody listens any more."""
         self._console.sum_complaints()
         if isinstance(self._failure, OutputError) and isinstance(self._failure.__cause__, BrokenPipeError):
+            return
+        if self._is_refused:
             return
         elapsed_s = time.monotonic() - self._began_at
         stats = self._engine.stats
