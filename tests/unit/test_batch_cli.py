@@ -660,6 +660,20 @@ def test_a_computed_internet(listed: Path, monkeypatch: pytest.MonkeyPatch, capf
     assert sent == answered + sum(lost) > 0
 
 
+def test_what_was_not_begun_is_owned_up_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list").write_text("192.0.2.1\nx y\n10.0.0.0/9\n192.0.2.2\n")
+    command = ["batch", str(tmp_path / "list"), "-o", str(tmp_path / "out.jsonl")]
+    monkeypatch.setattr(StandIn, "_reason", _stop_after(3))
+    assert main(command) == 130
+    *_, destinations, _, _, unread, resume = capfd.readouterr().err.splitlines()
+    read, rest = (int(re.findall(r"[\d,]+", line)[0].replace(",", "")) for line in (destinations, unread))
+    assert read + rest == 3 + (1 << 23)
+    assert unread == f"allhops: {rest:,} more destinations of the list were not begun"
+    assert resume.endswith("--resume does the rest")
+
+
 def test_a_table_is_gone_on_with(
     tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

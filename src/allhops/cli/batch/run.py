@@ -272,6 +272,8 @@ class BatchRun:
         stats = self._engine.stats
         for sentence in summary(self._accounts, self._done, self._local_errors, stats, self._tally, elapsed_s):
             self._console.say(sentence)
+        if not self._destinations.is_exhausted and (unread := (self._total or 0) - self._accounts.total) > 0:
+            self._console.say(f"{unread:,} more destinations of the list were not begun")
         if self._opened.is_resumable and not self._is_done():
             self._console.say("the same command with --resume does the rest")
 
