@@ -62,6 +62,19 @@ def test_whatever_the_value_the_answer_is_options_or_usage_error(name: str, valu
     assert getattr(options, name) == (33_434 if value is None and name == "destination_port" else value)
 
 
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_protocol_may_be_a_word(protocol: Protocol) -> None:
+    """It equals the member; all that asks whether it is the member would take it for another one."""
+    word: Any = str(protocol.value)
+    assert TraceOptions(protocol=word).protocol is protocol
+
+
+@pytest.mark.parametrize("word", ["sctp", "UDP", "", None, 17])
+def test_other_protocols_are_refused(word: Any) -> None:
+    with pytest.raises(UsageError, match=f"protocol must be udp, icmp or tcp, not {word!r}"):
+        TraceOptions(protocol=word)
+
+
 @pytest.mark.parametrize(("protocol", "port"), [(Protocol.UDP, 33_434), (Protocol.TCP, 80), (Protocol.ICMP, None)])
 def test_every_protocol_has_its_own_destination_port(protocol: Protocol, port: int | None) -> None:
     assert TraceOptions(protocol=protocol).destination_port == port
