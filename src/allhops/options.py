@@ -79,6 +79,10 @@ class TraceOptions:
 
     def __post_init__(self) -> None:
         self._name_protocol()
+        if self.source is not None:  # addresses are welcome as well
+            object.__setattr__(self, "source", str(self.source))
+        if not isinstance(self.interface, str | None):
+            raise UsageError(f"interface must be a name such as 'eth0', not {self.interface!r}")
         _in_range("max_ttl", self.max_ttl, 1, MAX_TTL)
         _in_range("first_ttl", self.first_ttl, 1, MAX_TTL)
         if self.first_ttl > self.max_ttl:
