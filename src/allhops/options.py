@@ -78,6 +78,11 @@ class TraceOptions:
     discover_mtu: bool = False
 
     def __post_init__(self) -> None:
+        self._name_protocol()
+        if self.source is not None:  # addresses are welcome as well
+            object.__setattr__(self, "source", str(self.source))
+        if not isinstance(self.interface, str | None):
+            raise UsageError(f"interface must be a name such as 'eth0', not {self.interface!r}")
         _in_range("max_ttl", self.max_ttl, 1, MAX_TTL)
         _in_range("first_ttl", self.first_ttl, 1, MAX_TTL)
         if self.first_ttl > self.max_ttl:
@@ -108,6 +113,13 @@ class TraceOptions:
         """Refuse a flow label for IPv4, which has no room for one. Raises: UsageError."""
         if self.flow_label is not None and version == 4:
             raise UsageError("flow_label is for IPv6, and these probes are IPv4: leave it out, or ask for IPv6")
+
+    def _name_protocol(self) -> None:
+        """Take a word such as "tcp" for the member that it equals."""
+        try:
+            object.__setattr__(self, "protocol", Protocol(self.protocol))
+        except ValueError:
+            raise UsageError(f"protocol must be udp, icmp or tcp, not {self.protocol!r}") from None
 
     def _check_discovery(self) -> None:
         if not self.discover_mtu:

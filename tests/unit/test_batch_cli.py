@@ -32,10 +32,11 @@ from allhops.options import BATCH_RATE_PPS, TraceOptions
 from tests.stand_in import StandIn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
     from pathlib import Path
 
     from allhops.cli.batch.arguments import BatchRequest
+    from allhops.core.harvest import Harvest
     from tests.groups import Destination
 
 MANY = "".join(f"192.0.2.{last}\n" for last in range(1, 41))
@@ -249,6 +250,14 @@ def test_exit_statuses(content: str, unreachable: set[str], status: int, tmp_pat
     assert main(["batch", str(tmp_path / "list")]) == status
 
 
+def test_what_could_not_be_traced_is_not_counted_as_traced(
+    listed: Path, opened: Opened, capfd: pytest.CaptureFixture[str]
+) -> None:
+    opened.unreachable = frozenset({"192.0.2.1", "192.0.2.2"})
+    assert main(["batch", str(listed)]) == 1
+    assert "40 destinations: 38 traced, 2 could not be traced\n" in capfd.readouterr().err
+
+
 def test_no_permission(monkeypatch: pytest.MonkeyPatch, listed: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async def refuse(self: StandIn) -> StandIn:
         raise PrivilegeError("raw sockets are not allowed")
@@ -262,6 +271,51 @@ def test_no_permission(monkeypatch: pytest.MonkeyPatch, listed: Path, capfd: pyt
 def test_a_list_that_cannot_be_read(path: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["batch", path]) == 2
     assert capfd.readouterr().err.startswith(f"allhops: cannot read the list {path}: ")
+
+
+@pytest.mark.parametrize("option", ["--force", "--resume"])
+def test_results_never_replace_what_is_read(option: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    listed, link, other = tmp_path / "list.jsonl", tmp_path / "link.jsonl", tmp_path / "other"
+    listed.write_text(MANY)
+    link.symlink_to(listed)
+    other.write_text(MANY)
+    for out in (listed, link):
+        assert main(["batch", str(listed), "-o", str(out), option]) == 2
+        assert capfd.readouterr().err == f"allhops: -o {out} is the list itself: choose another file\n"
+    assert main(["batch", str(other), "--exclude", str(listed), "-o", str(listed), option]) == 2
+    assert capfd.readouterr().err == f"allhops: -o {listed} is what --exclude reads: choose another file\n"
+    assert listed.read_text() == MANY
+
+
+def test_a_list_from_a_closed_input(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["batch", "-"]) == 2
+    assert capfd.readouterr().err == "allhops: cannot read the list standard input: Bad file descriptor\n"
+
+
+def test_results_to_a_closed_output(
+    listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["batch", str(listed)]) == 74
+    assert capfd.readouterr().err == "allhops: cannot write the results: Bad file descriptor\n"
+
+
+def test_standard_output_by_its_name_is_no_file_of_results(listed: Path) -> None:
+    assert read_batch_arguments(["-o", "/dev/stdout", str(listed)]).output is None
+
+
+@pytest.mark.parametrize("error", [UsageError("size must be at least 36"), PrivilegeError("no ICMP")])
+def test_what_no_destination_can_have_is_all_that_is_said(
+    error: Exception, tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def refuse(self: StandIn, window: object) -> AsyncGenerator[Harvest, None]:
+        raise error
+        yield
+
+    monkeypatch.setattr(StandIn, "_ended", refuse)
+    assert main(["batch", str(listed), "-o", str(tmp_path / "out.jsonl")]) in (2, 3)
+    assert capfd.readouterr().err == f"allhops: {error}\n"
 
 
 def test_exclusions_that_cannot_be_read(tmp_path: Path, listed: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -330,9 +384,9 @@ DIFFERENT = [
     (["-q", "1"], "-q/--attempts is 1 and was 3"),
     (["--strategy", "frugal"], "--strategy is frugal and was auto"),
     (["--shard", "1/2"], "--shard is 1/2 and was 1/1"),
-    (["--seed", "8"], "--seed is 8 and was None"),
+    (["--seed", "8"], "--seed is 8 and was not given"),
     (["--exclude", "/dev/null"], "--exclude is another one"),
-    (["-I"], "-p/--port is None and was 33434; protocol is icmp and was udp"),
+    (["-I"], "-p/--port is not given and was 33434; protocol is icmp and was udp"),
 ]
 
 
@@ -514,6 +568,7 @@ def test_a_full_disk_keeps_whole_lines_and_is_gone_on_with(
     assert f"allhops: cannot write {out}: {os.strerror(code)}\n" in err
     assert "the same command with --resume does the rest" in err
     assert out.read_bytes() == b"" or out.read_bytes().endswith(b"}\n")
+    assert f" destinations: {len(names_in(out))} traced" in err
     assert len(opened.fed) < 40
     assert main([*command, "--resume"]) == 0
     assert Counter(names_in(out)) == Counter(MANY.split())
@@ -609,6 +664,20 @@ def test_a_computed_internet(listed: Path, monkeypatch: pytest.MonkeyPatch, capf
     assert sent == answered + sum(lost) > 0
 
 
+def test_what_was_not_begun_is_owned_up_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list").write_text("192.0.2.1\nx y\n10.0.0.0/9\n192.0.2.2\n")
+    command = ["batch", str(tmp_path / "list"), "-o", str(tmp_path / "out.jsonl")]
+    monkeypatch.setattr(StandIn, "_reason", _stop_after(3))
+    assert main(command) == 130
+    *_, destinations, _, _, unread, resume = capfd.readouterr().err.splitlines()
+    read, rest = (int(re.findall(r"[\d,]+", line)[0].replace(",", "")) for line in (destinations, unread))
+    assert read + rest == 3 + (1 << 23)
+    assert unread == f"allhops: {rest:,} more destinations of the list were not begun"
+    assert resume.endswith("--resume does the rest")
+
+
 def test_a_table_is_gone_on_with(
     tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -624,6 +693,12 @@ def test_a_table_is_gone_on_with(
     assert capfd.readouterr().err == f"allhops: {out}.parts exists: --resume goes on with it, --force begins anew\n"
     assert main([*command, "--resume", "-m", "9"]) == 2
     assert "-m/--max-ttl was 30 and is now 9" in capfd.readouterr().err
+    assert main([*command, "--resume", "--seed", "8"]) == 2
+    assert "begun otherwise: seed was not given and is now 8: " in capfd.readouterr().err
+    listed.write_text(MIXED + "192.0.2.77\n")
+    assert main([*command, "--resume"]) == 2
+    assert "begun otherwise: the list is another one: " in capfd.readouterr().err
+    listed.write_text(MIXED)
     assert main([*command, "--resume"]) == 1
     assert len(opened.fed) == 3
     rows = parquet.ParquetFile(out).read().to_pylist()

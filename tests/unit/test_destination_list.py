@@ -244,6 +244,13 @@ async def test_a_list_with_a_bit_of_everything() -> None:
     assert accounts.total == 10
 
 
+async def test_a_comment_may_be_as_long_as_it_likes() -> None:
+    long = b"x" * 100_000
+    found, records = await fed(b"# " + long + b"\n192.0.2.1 # " + long + b"\n" + long + b" # c\n192.0.2.2")
+    assert found == ["192.0.2.1=192.0.2.1", "192.0.2.2=192.0.2.2"]
+    assert [trace.error for trace in records] == [f"line 3: '{'x' * 60}...': longer than 4096 bytes"]
+
+
 async def test_positions_are_those_of_the_list_whatever_is_left_out() -> None:
     content = b"192.0.2.1\na b\n\n192.0.2.0/30\nno.example\n192.0.2.1\n198.51.100.1\n"
     told: list[Refused] = []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -60,6 +61,30 @@ def test_whatever_the_value_the_answer_is_options_or_usage_error(name: str, valu
     except UsageError:
         return
     assert getattr(options, name) == (33_434 if value is None and name == "destination_port" else value)
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_protocol_may_be_a_word(protocol: Protocol) -> None:
+    """It equals the member; all that asks whether it is the member would take it for another one."""
+    word: Any = str(protocol.value)
+    assert TraceOptions(protocol=word).protocol is protocol
+
+
+def test_a_source_may_be_an_address() -> None:
+    source: Any = IPv4Address("192.0.2.1")
+    assert TraceOptions(source=source).source == "192.0.2.1"
+
+
+@pytest.mark.parametrize("interface", [b"lo", 1])
+def test_an_interface_is_a_name(interface: Any) -> None:
+    with pytest.raises(UsageError, match="interface must be a name such as 'eth0'"):
+        TraceOptions(interface=interface)
+
+
+@pytest.mark.parametrize("word", ["sctp", "UDP", "", None, 17])
+def test_other_protocols_are_refused(word: Any) -> None:
+    with pytest.raises(UsageError, match=f"protocol must be udp, icmp or tcp, not {word!r}"):
+        TraceOptions(protocol=word)
 
 
 @pytest.mark.parametrize(("protocol", "port"), [(Protocol.UDP, 33_434), (Protocol.TCP, 80), (Protocol.ICMP, None)])

@@ -7,9 +7,13 @@ import errno
 import io
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from allhops.cli.status import Status
 from allhops.enrich.clean import clean_text
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 _LAST_STANDARD_DESCRIPTOR = 2
 
@@ -28,14 +32,25 @@ def prepare_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def descriptor_of(stream: TextIO | None) -> int:
+    """That of a standard stream. Raises: OSError when the command was started with it closed; ValueError."""
+    if stream is None:
+        raise _closed()
+    return stream.fileno()
+
+
+def _closed() -> OSError:
+    return OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
 def say(text: str) -> None:
     """Write whole lines to stdout, now.
 
     Raises: OutputError.
     """
     try:
-        if sys.stdout is None:  # started with a closed descriptor 1
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if sys.stdout is None:
+            raise _closed()
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:

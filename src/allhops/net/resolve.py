@@ -124,8 +124,12 @@ async def _ask_system(name: str, ip_version: int | None) -> Address | None:
         if error.errno in _NO_SUCH_ADDRESS:
             return None
         raise ResolveError(f"{name}: the name server did not answer ({error.strerror}); try again later") from error
-    except (UnicodeError, OSError) as error:
-        raise ResolveError(f"{name}: not a possible host name ({error})") from error
+    except UnicodeError as error:  # Python's IDNA codec: RFC 1035 section 2.3.4 bounds a label, and none is empty
+        raise ResolveError(
+            f"{name}: not a possible host name: a part of it is empty, too long or no text for a name"
+        ) from error
+    except OSError as error:
+        raise ResolveError(f"{name}: not a possible host name ({error.strerror or error})") from error
     for _, _, _, _, where in answers:
         return ip_address(str(where[0]))
     return None

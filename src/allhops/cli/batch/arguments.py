@@ -39,6 +39,8 @@ MAX_RATE_PPS: Final = 10_000_000.0
 MAX_SEED: Final = 2**64 - 1
 PARQUET: Final = ".parquet"
 OUTPUT_SUFFIXES: Final = (".jsonl", PARQUET)
+STANDARD_OUTPUT: Final = ("-", "/dev/stdout")
+"""The second may stand for a regular file, which the shell has opened and nobody can resume."""
 SYNTHETIC: Final = "synthetic:"
 """What --simulate begins with: the rest is the seed of a computed internet."""
 BACKENDS: Final = ("auto", "ring", "raw", "errqueue")
@@ -101,7 +103,7 @@ def read_batch_arguments(argv: Sequence[str]) -> BatchRequest:
         exclude_path=getattr(given, "exclude", None),
         seed=getattr(given, "seed", None),
         shard=getattr(given, "shard", Shard()),
-        output=None if given.output == "-" else given.output,
+        output=None if given.output in STANDARD_OUTPUT else given.output,
         resume=given.resume,
         force=given.force,
         simulate=getattr(given, "simulate", None),

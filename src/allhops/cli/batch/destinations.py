@@ -199,7 +199,7 @@ class Destinations:
         """What a line asks for; what is no destination is rejected here."""
         position = self._position
         try:
-            if line.is_cut:
+            if line.is_cut and b"#" not in line.content:  # what is cut of the others is comment
                 raise UsageError(f"longer than {MAX_LINE_BYTES} bytes")
             entry = read_entry(line.content, self._options.ip_version)
         except (UsageError, ResolveError) as error:

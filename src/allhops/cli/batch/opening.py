@@ -19,7 +19,7 @@ from allhops.cli.batch.finished import Finished, read_json_lines
 from allhops.cli.batch.outputs import FileError, JsonLinesFile, JsonLinesStream, ParquetFile, open_alone
 from allhops.cli.batch.run_file import SUFFIX, read_run_file, requested, sync_directory
 from allhops.cli.batch.sieve import Known
-from allhops.cli.streams import OutputError
+from allhops.cli.streams import OutputError, descriptor_of
 from allhops.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def _parquet(request: BatchRequest, asked: RunFile, path: str) -> Opened:
 
 def _standard_output() -> int:
     try:
-        return sys.stdout.fileno()
-    except (AttributeError, OSError, ValueError) as error:
+        return descriptor_of(sys.stdout)
+    except (OSError, ValueError) as error:
         raise OutputError from error
 
 

@@ -47,9 +47,14 @@ def progress(accounts: Accounts, done: int, total: int | None, stats: Stats, pac
     return "  ".join(parts)
 
 
-def summary(accounts: Accounts, done: int, stats: Stats, tally: Tally, elapsed_s: float) -> Iterator[str]:
-    """Lines; every destination of the list is in exactly one figure of the first, every probe in one of the second."""
-    yield f"{accounts.total:,} destinations: " + ", ".join(_destinations(accounts, done))
+def summary(
+    accounts: Accounts, done: int, local_errors: int, stats: Stats, tally: Tally, elapsed_s: float
+) -> Iterator[str]:
+    """Lines; every destination of the list is in exactly one figure of the first, every probe in one of the second.
+
+    Of those that are `done`, `local_errors` could not be traced.
+    """
+    yield f"{accounts.total:,} destinations: " + ", ".join(_destinations(accounts, done, local_errors))
     yield (
         f"{stats.sent:,} probes = {stats.answered:,} answered + {stats.timed_out:,} timed out + "
         f"{stats.local_error:,} local errors + {stats.cancelled:,} cancelled"
@@ -65,9 +70,10 @@ def summary(accounts: Accounts, done: int, stats: Stats, tally: Tally, elapsed_s
     )
 
 
-def _destinations(accounts: Accounts, done: int) -> Iterator[str]:
-    yield f"{done:,} traced"
+def _destinations(accounts: Accounts, done: int, local_errors: int) -> Iterator[str]:
+    yield f"{done - local_errors:,} traced"
     for count, what in (
+        (local_errors, "could not be traced"),
         (accounts.traced - done, "cut short"),
         (accounts.resumed, "finished before"),
         (accounts.duplicates, "duplicates"),

@@ -7,6 +7,7 @@ output.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from contextlib import AsyncExitStack, aclosing, suppress
@@ -27,7 +28,7 @@ from allhops.cli.status import Status
 from allhops.cli.streams import OutputError
 from allhops.cli.sudo import leave_root
 from allhops.core.harvest import STOP_REASONS
-from allhops.errors import UsageError
+from allhops.errors import AllhopsError, UsageError
 from allhops.model import StopReason
 from allhops.net.batch.engine import Batch
 from allhops.net.batch.feed import Refused
@@ -95,11 +96,23 @@ async def _run(request: BatchRequest, engine: Engine, console: Console) -> int:
         exclusions = _exclusions(request.exclude_path, excluded)
         source = Source(request.list_path)
         stack.callback(source.close)
+        _check_output(request, source)
         must_look = request.output is not None or console.shows_progress
         reading = source.look_through() if source.is_repeatable and must_look else None
         opened = open_output(request, None if reading is None else reading.sha256, excluded)
         sieve = Sieve(exclusions=exclusions, shard=request.shard, finished=opened.finished)
         return await BatchRun(request, engine, source, sieve, opened, reading, console).to_the_end()
+
+
+def _check_output(request: BatchRequest, source: Source) -> None:
+    """Refuse to write over what is read, which --force would."""
+    path = request.output
+    if path is None or not os.path.isfile(path):
+        return
+    if source.is_file(path):
+        raise UsageError(f"-o {path} is the list itself: choose another file")
+    if request.exclude_path is not None and os.path.samefile(path, request.exclude_path):
+        raise UsageError(f"-o {path} is what --exclude reads: choose another file")
 
 
 def _excluded(path: str | None) -> bytes | None:
@@ -148,6 +161,8 @@ class BatchRun:
         self._failure: FileError | OutputError | None = None
         self._done = 0
         self._local_errors = 0
+        self._is_refused = False
+        """Whether nothing could be sent at all, for a reason that is told anyway."""
 
     async def to_the_end(self) -> int:
         """Trace everything; the exit status.
@@ -159,6 +174,9 @@ class BatchRun:
         ticker = asyncio.ensure_future(self._tick(over))
         try:
             await self._take_all()
+        except AllhopsError:
+            self._is_refused = not self._engine.stats.sent
+            raise
         finally:
             over.set()
             await ticker  # cancelled it would leave a thread in the middle of a write
@@ -180,25 +198,25 @@ class BatchRun:
                     return
 
     async def _take(self, harvest: Harvest) -> None:
-        """Write courses that have ended, and count them; those that a resumed run traces again are left out."""
+        """Write courses that have ended, then count them; those that a resumed run traces again are left out."""
         is_cut_short = harvest.stop == _INTERRUPTED
-        self._done += len(harvest) - int(is_cut_short.sum())
-        self._local_errors += int((harvest.stop == _LOCAL_ERROR).sum())
         if self._opened.is_resumable and is_cut_short.any():
             harvest = harvest.only(~is_cut_short)
         for part in parts(harvest):
             self._output.harvest(part)
             self._tally.harvest(part)
             await self._output.catch_up()
+            self._done += int((part.stop != _INTERRUPTED).sum())
+            self._local_errors += int((part.stop == _LOCAL_ERROR).sum())
             await asyncio.sleep(0)  # probes wait to be sent
 
     async def _take_refused(self, refused: Refused) -> None:
         """A destination to which there is no way."""
         self._console.complain_of_line(str(refused.trace.error))
         self._output.refused(refused)
+        await self._output.catch_up()
         self._done += 1
         self._local_errors += 1
-        await self._output.catch_up()
 
     def _reject(self, refused: Refused) -> None:
         """A line for which nothing is sent."""
@@ -248,9 +266,14 @@ class BatchRun:
         self._console.sum_complaints()
         if isinstance(self._failure, OutputError) and isinstance(self._failure.__cause__, BrokenPipeError):
             return
+        if self._is_refused:
+            return
         elapsed_s = time.monotonic() - self._began_at
-        for sentence in summary(self._accounts, self._done, self._engine.stats, self._tally, elapsed_s):
+        stats = self._engine.stats
+        for sentence in summary(self._accounts, self._done, self._local_errors, stats, self._tally, elapsed_s):
             self._console.say(sentence)
+        if not self._destinations.is_exhausted and (unread := (self._total or 0) - self._accounts.total) > 0:
+            self._console.say(f"{unread:,} more destinations of the list were not begun")
         if self._opened.is_resumable and not self._is_done():
             self._console.say("the same command with --resume does the rest")
 

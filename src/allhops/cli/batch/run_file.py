@@ -50,15 +50,16 @@ class RunFile:
         sync_directory(path)
 
     def fingerprint(self) -> dict[str, str]:
-        """The same as words, for a file of results that says it itself."""
-        return {
-            **{option_of(name): str(value) for name, value in self.options.items()},
-            "list": str(self.list_sha256),
-            "exclude": str(self.exclude_sha256),
+        """The same as words, for a file of results that says it itself; without what was not given."""
+        said = {
+            **{option_of(name): value for name, value in self.options.items()},
+            "list": self.list_sha256,
+            "exclude": self.exclude_sha256,
             "strategy": self.strategy,
             "shard": self.shard,
-            "seed": str(self.seed),
+            "seed": self.seed,
         }
+        return {name: str(value) for name, value in said.items() if value is not None}
 
     def differences(self, before: RunFile) -> list[str]:
         """How it differs from the run that was begun, a few words each."""
@@ -70,12 +71,16 @@ class RunFile:
         for name in ("strategy", "shard", "seed"):
             mine, its = getattr(self, name), getattr(before, name)
             if mine != its:
-                found.append(f"--{name} is {mine} and was {its}")
+                found.append(f"--{name} is {_shown(mine)} and was {_shown(its)}")
         for name in sorted(self.options.keys() | before.options.keys()):
             now, then = self.options.get(name), before.options.get(name)
             if now != then:
-                found.append(f"{option_of(name)} is {now} and was {then}")
+                found.append(f"{option_of(name)} is {_shown(now)} and was {_shown(then)}")
         return found
+
+
+def _shown(value: object) -> str:
+    return "not given" if value is None else str(value)
 
 
 def requested(request: BatchRequest, list_sha256: str | None, excluded: bytes | None) -> RunFile:

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allhops.cli.batch.entries import MAX_PREFIX_ADDRESSES
+from allhops.cli.streams import descriptor_of
 from allhops.errors import UsageError
 from allhops.net.blocking import in_daemon_thread
 
@@ -42,16 +43,22 @@ class Source:
         """Raises: UsageError when it cannot be read."""
         self.path = path
         try:
-            self._descriptor = os.dup(sys.stdin.fileno()) if path == STANDARD_INPUT else os.open(path, os.O_RDONLY)
+            self._descriptor = (
+                os.dup(descriptor_of(sys.stdin)) if path == STANDARD_INPUT else os.open(path, os.O_RDONLY)
+            )
             self._start = self._position()
             os.read(self._descriptor, 0)  # a directory can be opened
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise _unreadable(path, error) from None
 
     @property
     def is_repeatable(self) -> bool:
         """Whether it can be read again from where it started."""
         return self._start is not None
+
+    def is_file(self, path: str) -> bool:
+        """Whether a file that is there is the one it reads."""
+        return os.path.samestat(os.fstat(self._descriptor), os.stat(path))
 
     def look_through(self) -> Reading:
         """Read all of it, and go back to the start. Only where `is_repeatable`."""
