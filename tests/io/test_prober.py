@@ -253,6 +253,19 @@ async def test_interrupting_ends_a_trace_with_what_is_known(net: CountingNet) ->
     assert responders(trace) == ["10.0.0.1"]
 
 
+async def test_two_traces_from_one_port_of_two_addresses_end_each_by_itself(net: CountingNet) -> None:
+    """A lease owns its port at one address; the simulated vantage point gives one out twice for that."""
+    prober = Prober(transport=net)
+    async with prober, asyncio.timeout(5):
+        options = TraceOptions(source_port=40_000)
+        first, second = [await prober.start(SLOW, options) for _ in range(2)]
+        second.interrupt()
+        assert (await second.result()).stop_reason is StopReason.INTERRUPTED
+        assert prober.clock._heart is not None
+        await prober.aclose()
+        assert (await first.result()).stop_reason is StopReason.INTERRUPTED
+
+
 async def test_closing_a_prober_ends_its_traces(net: CountingNet) -> None:
     prober = Prober(transport=net)
     async with prober:
