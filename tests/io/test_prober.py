@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from allhops.errors import ResolveError, UsageError
+from allhops.errors import CapacityError, ResolveError, UsageError
 from allhops.model import StopReason
 from allhops.net.many import WINDOW, TraceMany, untraced
 from allhops.net.prober import Prober
@@ -281,6 +281,17 @@ async def test_the_rate_is_kept_by_all_traces_together(net: CountingNet) -> None
         await asyncio.gather(*(prober.trace(f"198.18.0.{index}", attempts=1, max_ttl=5) for index in range(1, 11)))
         elapsed = loop.time() - started
     assert prober.counters.sent <= 1_000 * elapsed + 10 + 1
+
+
+async def test_a_trace_that_cannot_begin_gives_its_port_back(net: CountingNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise CapacityError("no room for a filter")
+
+    monkeypatch.setattr(FakeLease, "expect", refuse)
+    async with Prober(transport=net) as prober:
+        with pytest.raises(CapacityError):
+            await prober.trace("198.18.0.1")
+        assert net.leases_out == 0
 
 
 async def test_bad_destinations_raise_before_anything_is_sent(net: CountingNet) -> None:
