@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from allhops.errors import ResolveError, UsageError
+from allhops.errors import CapacityError, ResolveError, UsageError
 from allhops.model import StopReason
 from allhops.net.many import WINDOW, TraceMany, untraced
 from allhops.net.prober import Prober
@@ -263,6 +263,19 @@ async def test_interrupting_ends_a_trace_with_what_is_known(net: CountingNet) ->
     assert responders(trace) == ["10.0.0.1"]
 
 
+async def test_two_traces_from_one_port_of_two_addresses_end_each_by_itself(net: CountingNet) -> None:
+    """A lease owns its port at one address; the simulated vantage point gives one out twice for that."""
+    prober = Prober(transport=net)
+    async with prober, asyncio.timeout(5):
+        options = TraceOptions(source_port=40_000)
+        first, second = [await prober.start(SLOW, options) for _ in range(2)]
+        second.interrupt()
+        assert (await second.result()).stop_reason is StopReason.INTERRUPTED
+        assert prober.clock._heart is not None
+        await prober.aclose()
+        assert (await first.result()).stop_reason is StopReason.INTERRUPTED
+
+
 async def test_closing_a_prober_ends_its_traces(net: CountingNet) -> None:
     prober = Prober(transport=net)
     async with prober:
@@ -278,6 +291,17 @@ async def test_the_rate_is_kept_by_all_traces_together(net: CountingNet) -> None
         await asyncio.gather(*(prober.trace(f"198.18.0.{index}", attempts=1, max_ttl=5) for index in range(1, 11)))
         elapsed = loop.time() - started
     assert prober.counters.sent <= 1_000 * elapsed + 10 + 1
+
+
+async def test_a_trace_that_cannot_begin_gives_its_port_back(net: CountingNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise CapacityError("no room for a filter")
+
+    monkeypatch.setattr(FakeLease, "expect", refuse)
+    async with Prober(transport=net) as prober:
+        with pytest.raises(CapacityError):
+            await prober.trace("198.18.0.1")
+        assert net.leases_out == 0
 
 
 async def test_bad_destinations_raise_before_anything_is_sent(net: CountingNet) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from allhops.core.events import HopCertain
 from allhops.core.strategies.parallel import REFILLS_S, SPACING_S
 from allhops.model import ProbeState, Protocol, StopReason, Verdict
 from allhops.testing.internet import Internet
@@ -52,6 +53,15 @@ def test_a_silent_row_is_asked_once_more_and_costs_no_time() -> None:
     assert trace.duration_ns == pytest.approx(0.4e9, rel=0.05)
     assert Counter(packet[8] for packet in virtual.sent)[2] == 4
     assert [hop.ttl for hop in trace.hops if hop.verdict is Verdict.SILENT] == [2, 5, 6, 7]
+
+
+def test_a_row_is_not_told_to_be_silent_before_it_was_asked_again() -> None:
+    """However slow the pace: that of a prober is shared by all its traces."""
+    virtual = VirtualTrace(LossyInternet("chain", {2: 3}), DESTINATION, rate_pps=10)
+    trace = virtual.run()
+    told = [event.hop for _, event in virtual.events if isinstance(event, HopCertain)]
+    assert [responders(hop) for hop in told] == [responders(hop) for hop in trace.hops]
+    assert responders(told[1])
 
 
 def test_probes_that_ask_again_leave_alone() -> None:

@@ -192,6 +192,12 @@ class Course:
         row = self.plan.row(self.index, ttl)
         return ANSWERED not in self.ledger.state[row.start : row.stop]
 
+    def was_asked_again(self, ttl: int) -> bool:
+        """Whether a row was asked more often than the caller wished."""
+        row = self.plan.row(self.index, ttl)
+        spares = self.ledger.state[row.start + self.plan.options.attempts : row.stop]
+        return spares.count(UNSENT) < len(spares)
+
     def row_is_certain(self, ttl: int) -> bool:
         """Whether a complete row can be shown before the trace ends: the path is known to pass it."""
         end = self.end_ttl

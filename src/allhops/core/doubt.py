@@ -24,6 +24,12 @@ def doubtful_rows(course: Course) -> list[int]:
     return _next_spares(course, [ttl for ttl in _rows(course) if _is_doubtful(course, ttl)])
 
 
+def is_overlooked(course: Course) -> bool:
+    """Whether the wait for a silent row is over and it was not asked again: it left long before the wave's end."""
+    silent = filter(course.is_silent, _rows(course))
+    return any(course.row_is_complete(ttl) and not course.was_asked_again(ttl) for ttl in silent)
+
+
 def doubtful_tail(course: Course) -> list[int]:
     """One probe right beyond the last answer and one with the largest TTL; none when the path's end is known.
 

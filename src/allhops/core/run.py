@@ -79,6 +79,11 @@ class Run:
         """Whether the course must not end although it is complete: it is about to be asked again."""
         return self.step is not None and self.step.holds()
 
+    def may_ask_again(self, ttl: int) -> bool:
+        """Whether a complete row is silent, and about to be asked again or not asked again yet."""
+        course = self.course
+        return course.is_silent(ttl) and (self.holds or not (self.exhausted or course.was_asked_again(ttl)))
+
     def _resume_at(self, pause: Pause) -> float:
         return (self.first_wave_at or 0.0) + pause.until_s()
 

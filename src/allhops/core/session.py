@@ -168,7 +168,7 @@ class Session(Generic[Replies]):
             if run.course.unsendable or (run.course.is_complete() and not run.holds):
                 self._end(run, now, run.course.stop_reason())
                 continue
-            while run.course.row_is_certain(run.next_ttl) and not (run.holds and run.course.is_silent(run.next_ttl)):
+            while run.course.row_is_certain(run.next_ttl) and not run.may_ask_again(run.next_ttl):
                 self._tell_hop(run)
 
     def _next_slots(self, now: float) -> list[int]:

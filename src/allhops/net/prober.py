@@ -110,7 +110,7 @@ class Prober:
 
     async def aclose(self) -> None:
         """End open traces as interrupted and close every socket."""
-        for tracing in tuple(self._flows.values()):
+        for tracing in tuple(self._cookies.values()):
             tracing.interrupt()
         self.clock.stop()
         self.transport.close()
@@ -208,9 +208,10 @@ class Prober:
 
     def forget(self, tracing: Tracing) -> None:
         """A trace ended: its flow is nobody's now."""
-        self._flows.pop(tracing.flow_key, None)
         self._cookies.pop(tracing.cookie, None)
-        if not self._flows:
+        if self._flows.get(tracing.flow_key) is tracing:  # a port is leased at one address, so maybe twice
+            del self._flows[tracing.flow_key]
+        if not self._cookies:
             self.clock.stop()
 
     def _check_owner(self) -> None:
@@ -272,4 +273,4 @@ class Prober:
         return shares
 
     def __repr__(self) -> str:
-        return f"<Prober [{len(self._flows)} traces | {self.counters}]>"
+        return f"<Prober [{len(self._cookies)} traces | {self.counters}]>"

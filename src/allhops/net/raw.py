@@ -218,7 +218,10 @@ class RawLease:
     def expect(self, cookie: bytes) -> None:
         """Have the kernel let through what concerns this flow or shows this cookie."""
         self.expected = Expected(LAYOUTS[self.protocol, self.version], self.source_port, cookie)
-        self._transport.expect(self.version)
+        try:
+            self._transport.expect(self.version)
+        except OSError as error:  # no memory for the filter
+            raise refusal(error) from error
 
     def send(self, block: Block) -> None:
         """One `sendto` a probe, stamped just before it."""

@@ -53,8 +53,12 @@ class Tracing:
         self._prober = prober
         self._on_responder = on_responder
         self._lease = prober.transport.lease(address, options)
-        self._session = self._begin(layout)
-        self._lease.expect(self.cookie)
+        try:
+            self._session = self._begin(layout)
+            self._lease.expect(self.cookie)
+        except BaseException:
+            self._lease.close()
+            raise
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = inf
         self._stopped_s_before = prober.clock.stopped_s

@@ -37,7 +37,10 @@ class Lease(Protocol):
         ...
 
     def expect(self, cookie: bytes) -> None:
-        """Let in replies that show this cookie, whatever port they show. Called once, before the first probe."""
+        """Let in replies that show this cookie, whatever port they show. Called once, before the first probe.
+
+        Raises: CapacityError.
+        """
         ...
 
     def send(self, block: Block) -> None:

@@ -5,9 +5,9 @@ one peer six times at once and then once a second (net.ipv4.icmp_ratelimit): in 
 six on the lowest TTLs that reach it, which are the ones that count, and a router that rejects what it should pass on
 has answered for its own TTL before it answers for those beyond.
 
-Rows in doubt are asked again when half of their wait is over, and wait for the other half: asking again costs no time.
-Only when a row shows that its router limits its answers is the trace held until such a limit has let one more answer
-through.
+Rows in doubt are asked again when half of their wait is over, and wait for the other half: asking again costs no time,
+unless the pace is so slow that the wave takes longer than they are waited for. Beyond that the trace is held only when
+a row shows that its router limits its answers, until such a limit has let one more answer through.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from allhops.core.doubt import doubtful_rows, doubtful_tail, limited_rows
+from allhops.core.doubt import doubtful_rows, doubtful_tail, is_overlooked, limited_rows
 from allhops.core.strategies.alone import alone
 from allhops.core.strategies.steps import Pause, Step, Wave
 
@@ -39,10 +39,10 @@ def parallel(course: Course) -> Iterator[Step]:
 
     plan = course.plan
     yield Wave([slot for slot in plan.course_slots(course.index) if not plan.is_spare(slot)])
-    yield Pause(lambda: course.near_wait / 2, lambda: course.has_nameless_replies)
+    yield Pause(lambda: course.near_wait / 2, lambda: course.has_nameless_replies or is_overlooked(course))
     if course.has_nameless_replies:
         yield from alone(course)
-    yield Wave(doubtful_rows(course), SPACING_S)
+    yield Wave(doubtful_rows(course), SPACING_S, partial(is_overlooked, course))
     if course.end_ttl is None:
         yield Pause(lambda: course.tail_wait / 2)
     if course.end_ttl is None:
