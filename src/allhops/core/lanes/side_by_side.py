@@ -36,7 +36,6 @@ _FIRST_BYTE = {4: (0xFF, 0x45), 6: (0xF0, 0x60)}
 _ALIGNMENT_BITS = ROW_ALIGNMENT.bit_length() - 1
 _LONG = 8
 """Bytes."""
-_HALF = np.uint64(32)
 _BEGINNING = np.triu(np.full((_LONG, _LONG + 1), 0xFF, np.uint8), 1).T.copy().view(np.uint64)[:, 0]
 """(9,): masks of a word's first bytes, by how many."""
 
@@ -81,14 +80,13 @@ class Packets:
         # An array's buffer cannot be empty, and nobody asks about no packets.
         return np.ndarray((count,), _ADDRESSES[family.version], self.head, offset, (width,))
 
-    def shown_word(self, offset: int, end: NDArray[Any]) -> NDArray[Any]:
+    def shown_word(self, offset: int, end: NDArray[np.int32]) -> NDArray[np.int32]:
         """A word that is not shown by packets that end before it."""
-        word = self.word(offset)
-        if end.min() >= offset + 2:
-            return word
-        # The sign, 31 times, is `NOT_SHOWN`. With where() the processor would guess wrong at every other packet.
-        shown: NDArray[np.int32] = word.astype(np.int32) | end - (offset + 2) >> 31
-        return shown
+        word = self.word(offset).astype(np.int32)
+        if end.min() < offset + 2:
+            # The sign, 31 times, is `NOT_SHOWN`. With where() the processor would guess wrong at every other packet.
+            word |= end - (offset + 2) >> 31
+        return word
 
     def is_plain(self, family: Family, offset: int) -> NDArray[np.bool_]:
         """Whether an IP header without options begins there."""
@@ -106,11 +104,8 @@ class Packets:
         doubtful = int(self.end.min()) // _LONG
         bytes_shown = self.end - _LONG * np.arange(doubtful, last, dtype=np.int32)[:, None]
         longs[doubtful - first :] &= _BEGINNING.take(bytes_shown, mode="clip")
-        total: NDArray[np.uint64] = longs.sum(axis=0)
-        longs >>= _HALF
-        high = longs.sum(axis=0)
-        total -= high << _HALF  # leaves the lower halves' sum, whatever was carried out of it before
-        total += high
+        halves = longs.view(np.uint32).sum(axis=0, dtype=np.uint64)
+        total: NDArray[np.uint64] = halves[::2] + halves[1::2]
         return total
 
 

@@ -97,7 +97,8 @@ def skim(ring: Ring) -> Skimmed:
 def _skim_family(result: Skimmed, family: Family, packets: Packets) -> None:
     """Read those of one IP version."""
     header = family.header_size
-    end = packets.word(family.length_offset) + np.int32(0 if family.length_covers_header else header)
+    end = packets.word(family.length_offset).astype(np.int32)
+    end += 0 if family.length_covers_header else header
     is_sound = (end >= header + ICMP_HEADER) & (end <= packets.end)
     sound = Packets(packets.index, packets.head, end).where(is_sound)
     protocol = sound.byte(family.protocol_offset)
@@ -317,4 +318,6 @@ def _show(columns: NDArray[Any], layout: Layout, packets: Packets, shift: int, e
     columns["balance"] = packets.shown_word(shift + layout.balance_offset, end)
     has_cookie = end >= shift + layout.cookie_offset + COOKIE_SIZE
     columns["has_cookie"] = has_cookie
-    columns["cookie"] = packets.number(shift + layout.cookie_offset) * has_cookie
+    columns["cookie"] = packets.number(shift + layout.cookie_offset)
+    if not has_cookie.all():
+        columns["cookie"] *= has_cookie

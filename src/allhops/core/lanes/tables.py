@@ -46,6 +46,7 @@ class Tables:
         packed = np.frombuffer(b"".join(plan.destinations), np.uint8).reshape(-1, size)
         # Words one after the other: a sum over an axis of two or eight is five times as slow.
         sums = np.ascontiguousarray(packed.view(">u2").T).sum(axis=0, dtype=np.int32)
+        self._source_ports = plan.source_ports
         ports = np.array(plan.source_ports, np.uint16)
         # Destination and port are zero in it: they are added to its sums.
         self.base = build_template(plan.layout, plan.flow(bytes(size), 0))
@@ -77,8 +78,6 @@ class Tables:
         self._crowded = np.append(self._nobody, crowded)
         """Those who found their place taken, by their keys; before them nobody, whose key is 0."""
         self._crowded_keys = self._keys[self._crowded]
-        self._flow = np.full(_WORDS, UNKNOWN, np.int32)
-        self._flow[ports] = np.arange(len(ports))
 
         positions = np.arange(plan.slots_per_course)
         ttls = positions // plan.slots_per_row + plan.options.first_ttl
@@ -89,7 +88,7 @@ class Tables:
         """(positions,): of the words of the IP header without the destination; nothing that counts for IPv6."""
         self.balances: Any = balance(marks, plan.key)
         """(positions,)"""
-        self.position = np.full(_WORDS, UNKNOWN, np.int32)
+        self.position = np.full(_WORDS, UNKNOWN, np.int16)
         """(65536,): of a mark; `UNKNOWN` for a mark that was never sent, as 0 is."""
         self.position[marks] = positions
 
@@ -115,7 +114,9 @@ class Tables:
 
     def find_flow(self, flow: NDArray[Any]) -> NDArray[np.int32]:
         """(n,) source ports to places among those of the plan, or `UNKNOWN`."""
-        places: NDArray[np.int32] = self._flow[flow]
+        places = np.full(len(flow), UNKNOWN, np.int32)
+        for place, port in enumerate(self._source_ports):
+            places[flow == port] = place
         return places
 
     def find_destination(self, halves: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -45,8 +45,6 @@ MOST_WINDOWS = 16
 """Under way at once: each holds a source port and a place in the kernel's filter."""
 MOST_RINGS = 16
 """Read in one go, so that a flood does not hold the loop up."""
-COURSES_AT_ONCE = 512
-"""Moved on in one go: strategies take some 5 us for each, and the pace has no more than 10 ms to wait."""
 HARVEST_S = 0.5
 """Between two harvests of a window that goes on: the more courses share one, the less each costs to write."""
 NOBODY = -1
@@ -58,6 +56,8 @@ class _Live:
 
     window: Window[VectorReplies]
     lease: BatchLease
+    courses_at_once: int
+    """Moved on in one go, at most."""
     harvest_at: float
 
 
@@ -146,7 +146,7 @@ class Windows:
             random=self._random,
             backend=self._wire.backend,
         )
-        self._live.append(_Live(window, lease, now + HARVEST_S))
+        self._live.append(_Live(window, lease, strategy.at_once, now + HARVEST_S))
         return True
 
     def send(self, now: float, pacer: Pacer) -> int:
@@ -196,7 +196,7 @@ class Windows:
         `clock` is asked at each step: the caller may send in between, and nothing ends before it has begun.
         """
         for live in tuple(self._live):
-            while live.window.advance(now := clock(), COURSES_AT_ONCE):
+            while live.window.advance(now := clock(), live.courses_at_once):
                 yield None
             self._leaving = None
             harvest = None

@@ -46,6 +46,8 @@ class Strategy(Protocol):
 
     spare_attempts: int
     """Slots that it needs in each row besides those that the caller asked for."""
+    at_once: int
+    """Courses moved on in one go: what takes some 5 ms, for the pace has no more than 10 ms to wait."""
 
     def begin(self, plan: Plan) -> NDArray[int64]:
         """First slots of a new window. Courses without any are held back: `proceed` asks for them when others end.

@@ -58,6 +58,7 @@ class Frugal:
     """See the module."""
 
     spare_attempts = 0
+    at_once = 512
 
     def __init__(self) -> None:
         self._odds = Odds()

@@ -29,6 +29,7 @@ class Parallel:
     """See the module; it remembers nothing."""
 
     spare_attempts = 0
+    at_once = 1_024
 
     def begin(self, plan: Plan) -> NDArray[np.int64]:
         """The largest TTL of each."""

@@ -55,6 +55,7 @@ class Whole:
     """See the module."""
 
     spare_attempts = 0
+    at_once = 512
 
     def __init__(self) -> None:
         self._families: dict[int, tuple[StopSet, Links]] = {}
