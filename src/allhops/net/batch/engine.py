@@ -101,7 +101,7 @@ class Batch:
         self._loop = asyncio.get_running_loop()
         self._clock = AwakeClock(self._loop)
         if self._wire_given is None:
-            self._wire = open_wire(self._backend, self.options, self.counters)
+            self._wire = open_wire(self._backend, self.options, self.counters, self._pacer.rate_pps)
         else:
             self._wire = self._wire_given
             self._wire.open(self.counters)
