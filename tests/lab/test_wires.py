@@ -372,7 +372,8 @@ async def test_what_finds_no_room_is_counted(
     client: Lab, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(receiving, "RECEIVE_BUFFER", 4_096)
-    monkeypatch.setattr(packet_ring, "BLOCK_SIZE", 4_096)
+    monkeypatch.setattr(packet_ring, "LEAST_BLOCK_SIZE", 4_096)
+    monkeypatch.setattr(packet_ring, "MOST_BLOCK_SIZE", 4_096)
     monkeypatch.setattr(packet_ring, "BLOCKS", 2)
     options = options_for()
     destinations = addresses(BEHIND[4])

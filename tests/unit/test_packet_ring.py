@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -28,14 +29,13 @@ class Kernel:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(packet_ring, "BLOCKS", BLOCKS)
-        monkeypatch.setattr(packet_ring, "BLOCK_SIZE", BLOCK_SIZE)
         monkeypatch.setattr(PacketRing, "note_drops", lambda ring: None)
         self.memory = bytearray(BLOCKS * BLOCK_SIZE)
         self.block = 0
 
     def ring(self, version: int = 4) -> PacketRing:
         ring = object.__new__(PacketRing)
-        ring.family, ring._counters, ring._block = FAMILIES[version], Counters(), 0
+        ring.family, ring._counters, ring._block, ring._block_size = FAMILIES[version], Counters(), 0, BLOCK_SIZE
         ring._ring = Ring(BLOCKS * BLOCK_SIZE // PACKET, bytearray())
         ring._look_at(self.memory)
         return ring
@@ -187,3 +187,10 @@ def test_a_packet_longer_than_its_row_is_cut(kernel: Kernel) -> None:
 def test_rows_have_room_for_whole_words() -> None:
     """They are copied with what is left of their last word."""
     assert ROW_SIZE % ROW_ALIGNMENT == 0
+
+
+@pytest.mark.parametrize(
+    ("rate_pps", "mebibytes"), [(0.1, 2), (3_000, 2), (5_000, 4), (10_000, 8), (20_000, 16), (1e9, 16), (inf, 16)]
+)
+def test_memory_is_for_three_seconds_of_the_rate(rate_pps: float, mebibytes: int) -> None:
+    assert packet_ring.block_size(rate_pps) * packet_ring.BLOCKS == mebibytes << 20

@@ -17,16 +17,16 @@ URGENT = Turn(others_first=False, is_new=False, since=0.0)
 PATIENT = Turn(others_first=True, is_new=False, since=0.0)
 
 
-@given(RATES, st.integers(1, 1_000_000))
-def test_a_beat_is_shorter_than_the_burst_of_the_pacer(rate_pps: float, waiting: int) -> None:
+@given(RATES)
+def test_a_beat_is_shorter_than_the_burst_of_the_pacer(rate_pps: float) -> None:
     """Else the bucket would be full before it is asked, and the rate not be held."""
-    assert 0 < rhythm.beat_s(rate_pps, waiting > 0) < BURST_S
+    assert 0 < rhythm.beat_s(rate_pps) < BURST_S
 
 
-@given(RATES, st.integers(1, 1_000_000))
-def test_a_beat_may_hand_over_what_the_pace_wants_of_it(rate_pps: float, waiting: int) -> None:
+@given(RATES)
+def test_a_beat_may_hand_over_what_the_pace_wants_of_it(rate_pps: float) -> None:
     if rate_pps <= 60_000:  # beyond it beats follow one another without a pause
-        assert rhythm.beat_probes(rate_pps) >= rate_pps * rhythm.beat_s(rate_pps, waiting > 0)
+        assert rhythm.beat_probes(rate_pps) >= rate_pps * rhythm.beat_s(rate_pps)
     assert rhythm.beat_probes(rate_pps) <= max(1_024, 0.004 * rate_pps + 1)
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from allhops.errors import UsageError
+from allhops.options import MAX_SIZE
 from allhops.wire.probes import Flow, Template, build_template
 
 if TYPE_CHECKING:
@@ -22,6 +24,22 @@ if TYPE_CHECKING:
 
 SPARE_ATTEMPTS = 6
 """How often one row may be asked again. With the most attempts that a caller may ask for, a mark has room for them."""
+
+
+def size_of_probe(layout: Layout, options: TraceOptions) -> int:
+    """Bytes of a whole probe.
+
+    Raises: UsageError when there is no room for what names the probe.
+    """
+    if options.discover_mtu:
+        return MAX_SIZE
+    size = options.size or layout.family.default_size
+    if size < layout.smallest_size:
+        raise UsageError(
+            f"size must be at least {layout.smallest_size} for {options.protocol} over IPv{layout.family.version}, "
+            f"not {size}: the probe's name has to fit"
+        )
+    return size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 
 from allhops.core.events import HopCertain, ResponderHeard
 from allhops.core.measurement import begin
-from allhops.core.plan import Plan
-from allhops.errors import UsageError
-from allhops.options import MAX_SIZE
+from allhops.core.plan import Plan, size_of_probe
 from allhops.wire.probes import COOKIE_SIZE, LAYOUTS, Layout
 
 if TYPE_CHECKING:
@@ -215,19 +213,3 @@ class Tracing:
 
     def __repr__(self) -> str:
         return f"<Tracing {self.destination} {self._session!r}>"
-
-
-def size_of_probe(layout: Layout, options: TraceOptions) -> int:
-    """Bytes of a whole probe.
-
-    Raises: UsageError when there is no room for what names the probe.
-    """
-    if options.discover_mtu:
-        return MAX_SIZE
-    size = options.size or layout.family.default_size
-    if size < layout.smallest_size:
-        raise UsageError(
-            f"size must be at least {layout.smallest_size} for {options.protocol} over IPv{layout.family.version}, "
-            f"not {size}: the probe's name has to fit"
-        )
-    return size

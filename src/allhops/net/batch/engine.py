@@ -101,7 +101,7 @@ class Batch:
         self._loop = asyncio.get_running_loop()
         self._clock = AwakeClock(self._loop)
         if self._wire_given is None:
-            self._wire = open_wire(self._backend, self.options, self.counters)
+            self._wire = open_wire(self._backend, self.options, self.counters, self._pacer.rate_pps)
         else:
             self._wire = self._wire_given
             self._wire.open(self.counters)
@@ -190,6 +190,7 @@ class Batch:
 
     def _feed_ended(self, feeder: asyncio.Future[None]) -> None:
         self._fed = True
+        self._news.set()
         if not feeder.cancelled() and feeder.exception() is not None:
             self._fail(feeder.exception())
 
@@ -215,9 +216,10 @@ class Batch:
         if sent and self._pacer.rate_pps == inf:
             self._timer = self._loop.call_soon(self._beat)
         elif sent or not self._is_over:
-            pause = beat_s(self._pacer.rate_pps, sent > 0 or self._windows.waiting > 0)
+            is_sending = sent or self._windows.waiting
             # Counted from when this one began: what work takes must not lower the pace.
-            self._timer = self._clock.call_at(now + pause, self._beat)
+            at = now + beat_s(self._pacer.rate_pps) if is_sending else self._look_at
+            self._timer = self._clock.call_at(at, self._beat)
         else:
             self._news.set()
 

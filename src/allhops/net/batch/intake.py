@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from allhops.core.plan import size_of_probe
 from allhops.errors import AllhopsError, UsageError
 from allhops.net.batch.feed import Refused
 from allhops.net.batch.group import Group, all_differ
 from allhops.net.many import untraced
-from allhops.net.tracing import size_of_probe
 from allhops.wire.probes import LAYOUTS
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 import socket
 import struct
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,8 +35,12 @@ if TYPE_CHECKING:
     from allhops.net.filters import Expected
     from allhops.wire.family import Family
 
-BLOCK_SIZE, BLOCKS = 1 << 18, 64
-"""Bytes, and how many: 16 MiB hold some 80,000 ICMP errors."""
+BLOCKS = 64
+LEAST_BLOCK_SIZE, MOST_BLOCK_SIZE = 1 << 15, 1 << 18
+"""Bytes, powers of two: together 2 to 16 MiB. The largest hold some 80,000 ICMP errors; memory that nobody needs costs
+0.1 ms a MiB to be taken, and belongs to the process."""
+HELD_S, REPLY_SIZE = 3.0, 208
+"""Seconds of the rate that there is room for, several times what passes between two looks; bytes of most replies."""
 RETIRE_MS = 20
 """After which a block is ours though it is not full. The kernel's stamps say when packets came, whatever this is."""
 _FRAME_SIZE = 2_048
@@ -53,13 +58,22 @@ _LEAST_SPACE = 96
 """Bytes that a packet takes in a block at least: what the kernel says of it."""
 
 
+def block_size(rate_pps: float) -> int:
+    """Bytes of each block for the replies to so many probes a second."""
+    size = LEAST_BLOCK_SIZE
+    while size < MOST_BLOCK_SIZE and size * BLOCKS < rate_pps * HELD_S * REPLY_SIZE:
+        size *= 2
+    return size
+
+
 class PacketRing:
     """One family's packets from all interfaces. Nothing is let through, and no memory taken, until `admit`.
 
+    It has room for the replies to `rate_pps` probes a second.
     Raises: OSError.
     """
 
-    def __init__(self, family: Family, counters: Counters) -> None:
+    def __init__(self, family: Family, counters: Counters, rate_pps: float = inf) -> None:
         self.family = family
         self._counters = counters
         self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPES[family.version]))
@@ -71,7 +85,8 @@ class PacketRing:
         except BaseException:
             self.sock.close()
             raise
-        self._ring = Ring(RING_PACKETS + BLOCK_SIZE // _LEAST_SPACE, bytearray())
+        self._block_size = block_size(rate_pps)
+        self._ring = Ring(RING_PACKETS + self._block_size // _LEAST_SPACE, bytearray())
         self._map: mmap.mmap | None = None
         self._look_at(b"")
         self._block = 0
@@ -90,10 +105,11 @@ class PacketRing:
     def share(self) -> None:
         """Take the memory, if that was not done yet. Raises: OSError."""
         if self._map is None:
-            frames = BLOCK_SIZE * BLOCKS // _FRAME_SIZE
-            request = _REQUEST.pack(BLOCK_SIZE, BLOCKS, _FRAME_SIZE, frames, RETIRE_MS, 0, 0)
+            size = self._block_size
+            frames = size * BLOCKS // _FRAME_SIZE
+            request = _REQUEST.pack(size, BLOCKS, _FRAME_SIZE, frames, RETIRE_MS, 0, 0)
             self.sock.setsockopt(_SOL_PACKET, _RX_RING, request)
-            self._map = mmap.mmap(self.sock.fileno(), BLOCK_SIZE * BLOCKS)
+            self._map = mmap.mmap(self.sock.fileno(), size * BLOCKS)
             self._look_at(self._map)
 
     def receive(self) -> Iterator[Ring]:
@@ -130,7 +146,7 @@ class PacketRing:
     def _take(self) -> list[slice]:
         """The words of the next blocks that are ours, until together they fill a ring."""
         blocks: list[slice] = []
-        size, room = BLOCK_SIZE // 4, RING_PACKETS
+        size, room = self._block_size // 4, RING_PACKETS
         while len(self._words) and room > 0 and len(blocks) < BLOCKS:
             start = self._block * size
             if not self._words[start + STATUS] & IS_OURS:

@@ -41,11 +41,9 @@ APPETITE_S, APPETITE_PROBES = 1.0, 65_536
 nothing limits the rate."""
 
 
-@lru_cache(maxsize=2)
-def beat_s(rate_pps: float, is_waiting: bool) -> float:
-    """Seconds between two beats, while probes wait to be sent or none do; the same in most beats."""
-    if not is_waiting:
-        return SHORTEST_LOOK_S
+@lru_cache(maxsize=1)
+def beat_s(rate_pps: float) -> float:
+    """Seconds between two beats, while probes wait to be sent; the same in most beats."""
     return min(max(BEAT_PROBES / rate_pps, SHORTEST_BEAT_S), LONGEST_BEAT_S)
 
 

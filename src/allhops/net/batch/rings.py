@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from math import inf
 from typing import TYPE_CHECKING
 
 from allhops.errors import NETWORK_IS_DOWN, AllhopsError, CapacityError, PrivilegeError
@@ -42,13 +43,17 @@ the answer comes, and drops older ones for newer ones without a word."""
 
 
 class RingWire:
-    """See the module. Sockets that `options` need are opened by `open`; leases for others open theirs on demand."""
+    """See the module. Sockets that `options` need are opened by `open`; leases for others open theirs on demand.
+
+    `rate_pps` says for how many replies there must be room.
+    """
 
     backend = "ring"
     headroom = LINK_HEADROOM
 
-    def __init__(self, options: TraceOptions | None = None) -> None:
+    def __init__(self, options: TraceOptions | None = None, rate_pps: float = inf) -> None:
         self._options = options or TraceOptions()
+        self._rate_pps = rate_pps
         self._rings: dict[int, PacketRing] = {}
         self._frames: _FrameSender | None = None
         self._neighbours = Neighbours()
@@ -65,7 +70,7 @@ class RingWire:
             self._frames = _FrameSender()
             for version, family in FAMILIES.items():
                 if has_family(version):
-                    self._rings[version] = PacketRing(family, counters)
+                    self._rings[version] = PacketRing(family, counters, self._rate_pps)
             next(iter(self._rings.values())).share()  # whether there can be any
             self._raw_senders.open(self._options.interface)
             if _may_be_fragmented(self._options):

@@ -17,11 +17,10 @@ import numpy as np
 
 from allhops.core.batch.window import Window
 from allhops.core.lanes.vector import VectorLane, VectorReplies
-from allhops.core.plan import Plan
+from allhops.core.plan import Plan, size_of_probe
 from allhops.errors import NETWORK_IS_DOWN, CapacityError
 from allhops.net.batch.rhythm import beat_probes, block_probes
 from allhops.net.clock import WallScale
-from allhops.net.tracing import size_of_probe
 from allhops.wire.probes import COOKIE_SIZE, LAYOUTS
 
 if TYPE_CHECKING:
