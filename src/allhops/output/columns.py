@@ -102,6 +102,8 @@ class Sheet:
 
 def stack(sheets: Sequence[Sheet]) -> Sheet:
     """One sheet of several."""
+    if len(sheets) == 1:
+        return sheets[0]
     rows = {
         name: np.concatenate([np.zeros(0, ROW[name]), *(sheet.rows[name] for sheet in sheets)])
         for name in COLUMNS_OF_ROW

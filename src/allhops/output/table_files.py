@@ -75,17 +75,15 @@ class TableFiles:
 
     def fingerprint(self, path: Path) -> dict[str, str]:
         """What a file was begun with. Raises: UsageError if it is none of ours, OSError."""
-        try:
-            with path.open("rb") as file:
-                if path.suffix == PART_SUFFIX:
-                    metadata = self._arrow.ipc.open_file(file).schema.metadata or {}
-                else:
-                    metadata = self._parquet.read_schema(file).metadata or {}
-        except self._arrow.ArrowInvalid:
-            metadata = {}
-        if _METADATA not in metadata:
-            raise UsageError(f"{path} is no file of allhops: choose another one")
-        begun: dict[str, str] = json.loads(metadata[_METADATA])
+        with path.open("rb") as file:
+            try:
+                is_part = path.suffix == PART_SUFFIX
+                schema = self._arrow.ipc.open_file(file).schema if is_part else self._parquet.read_schema(file)
+                begun: dict[str, str] = json.loads((schema.metadata or {})[_METADATA])
+            except (self._arrow.ArrowException, OSError, ValueError, KeyError) as error:
+                raise UsageError(
+                    f"{path} is damaged or no file of allhops: take it away, or choose another one"
+                ) from error
         return begun
 
     def _read_part(self, path: Path, columns: Sequence[str] | None) -> Iterator[Any]:

@@ -29,17 +29,16 @@ class Tables:
 
     def table(self, sheet: Sheet) -> Any:
         """One row of the sheet a row."""
-        trace_of_row = np.repeat(np.arange(len(sheet.counts)), sheet.counts)
-        arrays = [self._array(column, sheet, trace_of_row) for column in COLUMNS]
-        return self._arrow.table(arrays, schema=self.schema)
+        return self._arrow.table([self._array(column, sheet) for column in COLUMNS], schema=self.schema)
 
-    def _array(self, column: Column, sheet: Sheet, trace_of_row: NDArray[np.int64]) -> Any:
+    def _array(self, column: Column, sheet: Sheet) -> Any:
         values = column.read(sheet)
         if isinstance(values, Addresses):
             values = _words_of(values)
         numbers, known = values[0], values.known
         if column.is_of_trace:
-            numbers, known = numbers[trace_of_row], None if known is None else known[trace_of_row]
+            numbers = np.repeat(numbers, sheet.counts)
+            known = None if known is None else np.repeat(known, sheet.counts)
         if isinstance(values, Words):
             return self._words(numbers, values.words, known)
         stored = np.int64 if column.type == "timestamp" else column.type
