@@ -19,5 +19,5 @@ from allhops.net.batch.stats import Stats
     ],
 )
 def test_only_what_was_lost_is_said_to_be(stats: Stats, sentences: list[str]) -> None:
-    _, _, *between, _ = summary(Accounts(), 0, stats, Tally(), 1.0)
+    _, _, *between, _ = summary(Accounts(), 0, 0, stats, Tally(), 1.0)
     assert between == sentences
