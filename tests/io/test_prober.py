@@ -113,6 +113,18 @@ async def test_many_traces_share_one_prober_and_none_crosses_over(net: CountingN
     assert len({trace.flow for trace in traces}) == 20
 
 
+def test_a_simulated_port_is_leased_once_at_a_time(net: CountingNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([7, 7, 8, 7])
+    monkeypatch.setattr("secrets.randbelow", lambda most: next(drawn))
+    first, second = [net.lease(IPv4Address("198.18.0.1"), TraceOptions()) for _ in range(2)]
+    assert (first.source_port, second.source_port) == (32_768 + 7, 32_768 + 8)
+    first.close()
+    third = net.lease(IPv4Address("198.18.0.1"), TraceOptions())
+    assert third.source_port == 32_768 + 7
+    second.close()
+    third.close()
+
+
 async def test_trace_many_is_a_list_in_input_order(net: CountingNet) -> None:
     destinations = [f"198.18.0.{index}" for index in range(1, 6)]
     async with Prober(transport=net) as prober:

@@ -41,6 +41,7 @@ class FakeNet:
         self._on_readable: Callable[[], None] | None = None
         self._arrived: deque[tuple[bytes, int]] = deque()
         self._on_the_way: set[asyncio.TimerHandle] = set()
+        self._ports: set[int] = set()
 
     @classmethod
     def load(cls, scenario: str | Path) -> Self:
@@ -67,15 +68,21 @@ class FakeNet:
         """Part of the transport: nothing to open."""
 
     def lease(self, destination: Address, options: TraceOptions) -> FakeLease:
-        """Part of the transport: the vantage point's address and a random port."""
+        """Part of the transport: the vantage point's address and a random port that no other lease has."""
         vantage = self.internet.scenario.vantage
         source = vantage.ipv4 if destination.version == 4 else vantage.ipv6
         if source is None:
             raise SendError(f"{destination}: the simulated internet has no IPv{destination.version}")
         if options.source not in (None, str(source)):
             raise UsageError(f"{options.source} is not the vantage point's address in the simulated internet: {source}")
-        port = options.source_port or 32_768 + secrets.randbelow(32_768)
-        return FakeLease(source.packed, port, self._send)
+        port = options.source_port or self._free_port()
+        self._ports.add(port)
+        return FakeLease(source.packed, port, self._send, self._ports.discard)
+
+    def _free_port(self) -> int:
+        while (port := 32_768 + secrets.randbelow(32_768)) in self._ports:
+            pass
+        return port
 
     def interface_mtu(self, destination: Address, source: bytes, options: TraceOptions) -> int:
         """Part of the transport: the vantage point's."""
@@ -121,10 +128,13 @@ class FakeLease:
 
     flow_constant = True
 
-    def __init__(self, source: bytes, source_port: int, send: Callable[[bytes], int]) -> None:
+    def __init__(
+        self, source: bytes, source_port: int, send: Callable[[bytes], int], give_back: Callable[[int], None]
+    ) -> None:
         self.source = source
         self.source_port = source_port
         self._send = send
+        self._give_back = give_back
 
     def expect(self, cookie: bytes) -> None:
         """Everything is let in."""
@@ -137,4 +147,5 @@ class FakeLease:
             block.handed += 1
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Give the port back."""
+        self._give_back(self.source_port)
