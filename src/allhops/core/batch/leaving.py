@@ -78,7 +78,7 @@ class Leaving:
             return
         self._left.append((block, self._counted, block.handed, now))
         self._counted = block.handed
-        if block.handed == len(block):
+        if block.handed == len(block.slots):
             self._block = None
             self.waiting.left(now)
 
