@@ -263,10 +263,10 @@ class _Window:
         self, ground: Footing, place: NDArray[np.int64], row: NDArray[np.int16], silent: NDArray[np.int16]
     ) -> NDArray[np.int64]:
         """Of the routers that courses have met in these rows, for those who ask so many rows beyond."""
-        entry = ground.others[place, row]
-        known = np.where(self._stops.reach[entry] > 0, INNER_ROUTER, LAST_ROUTER)
-        known = np.where(self._stops.leap[entry] >= silent, LEAPT_ROUTER, known)
-        return np.where(entry == NOBODY, NEW_ROUTER, known)
+        entry, stops = ground.others[place, row], self._stops
+        inner = LEAPT_ROUTER + np.clip(stops.leap[entry] - silent, INNER_ROUTER - LEAPT_ROUTER, 0)
+        known = np.where(stops.reach[entry] > 0, inner, LAST_ROUTER)
+        return np.where(entry == NOBODY, NEW_ROUTER, known).astype(np.int64)
 
     def _case(
         self,
