@@ -32,6 +32,7 @@ from allhops.core.batch.strategies.odds import (
     INNER_ROUTER,
     LAST_ROUTER,
     LEAPT_ROUTER,
+    NEARLY_LEAPT_ROUTER,
     NEW_ROUTER,
     Odds,
     beyond_case,
@@ -136,12 +137,13 @@ class _Window:
         """As the strategy's."""
         self._stops.make_room(int(survey.heard.sum()))
         ground = self._footing(survey)
+        is_back = self.neighbours.take_back(survey.courses)
         below, steps = self._below(survey, ground)
         unasked = ~ground.asked.any(axis=1)
         below[unasked] = start_ttl(self.neighbours.expected_ttl[survey.courses[unasked]], self._plan.options)
         self.neighbours.let_go(survey.courses[self.neighbours.is_held[survey.courses]])
         again, again_row = self._asked_again(survey, ground)
-        beyond, beyond_row = self._beyond(survey, ground)
+        beyond, beyond_row = self._beyond(survey, ground, is_back)
         done = below == NONE
         done[again] = done[beyond] = False
         slots = [
@@ -149,15 +151,20 @@ class _Window:
             self._slots(survey.courses[again], self._ttls[again_row], survey.tries[again, again_row]),
             self._slots(survey.courses[beyond], self._ttls[beyond_row]),
         ]
+        first_ends = done & ~is_back
+        kept = self._kept(survey, first_ends)
+        if first_ends.any():
+            self._learn(survey, ground, steps.part(first_ends[steps.place]), first_ends)
+            self._looks.end(survey.courses[kept])
+            self.neighbours.keep(survey.courses[kept])
         if done.any():
-            steps = steps.part(done[steps.place])
-            self._ended, self._owed = survey.courses[done], self._inheritance(survey, steps)
-            self._learn(survey, ground, steps, done)
+            ends = done & ~kept
+            self._ended, self._owed = survey.courses[ends], self._inheritance(survey, steps.part(ends[steps.place]))
         if self._manner.is_hasty:
             self._tell(survey, done, beyond)
         if done.any() or self._manner.is_hasty:
             slots.append(self._starts(self.neighbours.release()))
-        return Asked(np.concatenate(slots), done)
+        return Asked(np.concatenate(slots), done & ~kept, self.neighbours.coming_back() if done.any() else None)
 
     def inherited(self, survey: Survey) -> Inheritance | None:
         """As the strategy's."""
@@ -195,7 +202,9 @@ class _Window:
 
         return below, descend(ground, self._stops, ask)
 
-    def _beyond(self, survey: Survey, ground: Footing) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _beyond(
+        self, survey: Survey, ground: Footing, is_back: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(place, row) of the rows to ask beyond the last answer.
 
         All that would be asked if those before them stayed silent are asked at once. One by one they would save next to
@@ -209,13 +218,19 @@ class _Window:
         ttl = last[:, None] + silent
         row = np.minimum(ttl - self._first, rows - 1).astype(np.int64)
         standing = self._standing(ground, place[:, None], last_row[:, None], silent)
+        has_cause = ~is_back[place, None] | (standing >= NEARLY_LEAPT_ROUTER)
         case = self._case(survey.courses[place, None], standing, np.broadcast_to(silent, ttl.shape), ttl)
-        surely = nobody | self._sound(ground.others[place, last_row])
-        worth = self._odds.is_worth_asking(case, options.gap_limit) | surely[:, None]
+        surely = nobody | self._sound(np.where(is_back[place], NOBODY, ground.others[place, last_row]))
+        worth = self._odds.is_worth_asking(case, options.gap_limit) & has_cause | surely[:, None]
         asked = ground.asked[place[:, None], row]
         goes_on = np.logical_and.accumulate(worth | asked, axis=1)
         index, ahead = np.nonzero(goes_on & ~asked & (ttl <= options.max_ttl))
         return place[index], row[index, ahead]
+
+    def _kept(self, survey: Survey, ends: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(n,): who of these that end might be asked on when more is known: who has found silence."""
+        kept: NDArray[np.bool_] = ends & (survey.end_ttl == NONE) & (not self._manner.is_hasty)
+        return kept
 
     def _sound(self, entry: NDArray[np.int32]) -> NDArray[np.bool_]:
         """(n,): who asks all rows beyond these routers, its last ones: one for each where enough courses have ended."""
@@ -263,7 +278,7 @@ class _Window:
         self, ground: Footing, place: NDArray[np.int64], row: NDArray[np.int16], silent: NDArray[np.int16]
     ) -> NDArray[np.int64]:
         """Of the routers that courses have met in these rows, for those who ask so many rows beyond."""
-        entry, stops = ground.others[place, row], self._stops
+        entry, stops = ground.entries[place, row], self._stops
         inner = LEAPT_ROUTER + np.clip(stops.leap[entry] - silent, INNER_ROUTER - LEAPT_ROUTER, 0)
         known = np.where(stops.reach[entry] > 0, inner, LAST_ROUTER)
         return np.where(entry == NOBODY, NEW_ROUTER, known).astype(np.int64)
