@@ -75,6 +75,11 @@ class Neighbours:
         """Whether nobody is left."""
         return bool(self._has_ended.all() and not self._is_kept.any())
 
+    @property
+    def share_left(self) -> float:
+        """Of the courses, how many have not ended, those that are kept not counted."""
+        return 1 - float(self._has_ended.mean())
+
     def end(self, courses: NDArray[np.int64]) -> None:
         """These have ended."""
         self._has_ended[courses] = self._has_told[courses] = True
