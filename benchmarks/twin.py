@@ -129,6 +129,8 @@ class Window:
         inheritance = strategy.inherited(self.plan, survey(self.plan, self.ledger, ended))
         if inheritance is not None:
             self._note_inherited(inheritance, tally)
+        if asked.again is not None:
+            self.under_way[asked.again] = True
         self._ask(asked.slots, tally)
 
     def _ask(self, slots: NDArray[np.int64], tally: Tally) -> None:

@@ -46,7 +46,8 @@ def ground(asked: Sequence[tuple[int, int]] = ()) -> Footing:
     nobody = np.full(rows.shape, NOBODY, np.int32)
     ttls, nothing = np.full(len(COURSES), 6, np.int16), np.empty(0, np.int64)
     met = Met(words([]), nothing.astype(np.uint8))
-    return Footing(1, rows, rows, nobody, ttls + 1, ttls - 1, ttls, nothing, nothing, met, nothing.astype(np.int32))
+    none = nothing.astype(np.int32)
+    return Footing(1, rows, rows, nobody, nobody, ttls + 1, ttls - 1, ttls, nothing, nothing, met, none)
 
 
 def at(stops: StopSet, ttl: int) -> int:

@@ -93,3 +93,21 @@ def test_distances_are_bounded() -> None:
     known.learn(keys(*range(150)), np.full(150, 10, np.int16))
     assert len(known) == 75
     assert known.nearest(keys(149))[0].tolist() == [10]
+
+
+def test_who_is_kept_comes_back_when_its_company_has_ended() -> None:
+    keys = np.arange(8, dtype=np.uint64)
+    neighbours = Neighbours(keys, Distances(), strides=(4, 1), least_first=1)
+    neighbours.keep(np.array([0, 4]))
+    neighbours.end(np.array([1, 2]))
+    assert neighbours.coming_back().tolist() == []
+    neighbours.end(np.array([3]))
+    assert neighbours.coming_back().tolist() == [0]
+    assert neighbours.share_left == 3 / 8
+    assert neighbours.take_back(np.array([0, 1])).tolist() == [True, False]
+    assert neighbours.coming_back().tolist() == []
+    neighbours.end(np.array([0, 5, 6, 7]))
+    assert not neighbours.all_ended
+    assert neighbours.coming_back().tolist() == [4]
+    neighbours.end(neighbours.coming_back())
+    assert neighbours.all_ended

@@ -220,7 +220,7 @@ class Window(Generic[Replies]):
             self._touch(courses[most:])
         if len(courses):
             self._proceed(courses[:most], now)
-        return is_more
+        return is_more or self._any_touched
 
     def harvest(self) -> Harvest | None:
         """The courses that have ended since the last time; None for none."""
@@ -266,6 +266,8 @@ class Window(Generic[Replies]):
             if not asked.done.all():
                 self._end(known.part(~asked.done), now, interrupted=True)
             return
+        if asked.again is not None:
+            self._touch(asked.again)
         if len(asked.slots):
             self._ask(asked.slots, now)
         if asked.done.any():

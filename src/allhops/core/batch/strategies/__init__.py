@@ -26,6 +26,8 @@ class Asked(NamedTuple):
     done: NDArray[bool_]
     """(n,), one for each course that the strategy was asked about: it ends. Those that are not done and have no slots
     are held back."""
+    again: NDArray[int64] | None = None
+    """(k,): courses held back that it wants to be asked about once more; None for none."""
 
 
 class Inheritance(NamedTuple):

@@ -54,8 +54,10 @@ class Footing:
     """(n, T)"""
     routers: NDArray[np.bool_]
     """(n, T)"""
+    entries: NDArray[np.int32]
+    """(n, T): those of the stop set; `NOBODY` where there is none, or no router."""
     others: NDArray[np.int32]
-    """(n, T): entries of those that another destination's course has met as well; `NOBODY` elsewhere."""
+    """(n, T): the same without those that only this course has met, or another one to its destination."""
     top: NDArray[np.int16]
     """(n,): of the row right above the last answer, or of the path's end."""
     gap: NDArray[np.int16]
@@ -92,9 +94,9 @@ def footing(first_ttl: int, survey: Survey, stops: StopSet, destinations: Words)
     entry = stops.find(met)
     # Two flows to one destination are both measured, so one is no reason for the other to stop.
     theirs = (stops.donor[entry] != destinations[place]).any(axis=1)
-    others = np.full(routers.shape, NOBODY, np.int32)
-    others[place, row] = np.where(theirs, entry, NOBODY)
-    return Footing(first_ttl, asked, routers, others, top, gap, stand, place, row, met, entry)
+    entries, others = np.full((2, *routers.shape), NOBODY, np.int32)
+    entries[place, row], others[place, row] = entry, np.where(theirs, entry, NOBODY)
+    return Footing(first_ttl, asked, routers, entries, others, top, gap, stand, place, row, met, entry)
 
 
 def descend(ground: Footing, stops: StopSet, leaves: Callable[[Steps], NDArray[np.bool_]] | None = None) -> Steps:

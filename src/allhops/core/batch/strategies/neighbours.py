@@ -57,6 +57,7 @@ class Neighbours:
         self._has_told = np.zeros(len(keys), np.bool_)
         self.left, self.right = _sides(keys, [stride for stride in strides if stride * least_first <= len(keys)])
         """For each course those that it waits for, before and after it in the order of addresses; -1 for none."""
+        self._is_kept = np.zeros(len(keys), np.bool_)
         self.is_awaited = np.zeros(len(keys), np.bool_)
         """Whether others wait for it."""
         for side in (self.left, self.right):
@@ -72,12 +73,35 @@ class Neighbours:
     @property
     def all_ended(self) -> bool:
         """Whether nobody is left."""
-        return bool(self._has_ended.all())
+        return bool(self._has_ended.all() and not self._is_kept.any())
+
+    @property
+    def share_left(self) -> float:
+        """Of the courses, how many have not ended, those that are kept not counted."""
+        return 1 - float(self._has_ended.mean())
 
     def end(self, courses: NDArray[np.int64]) -> None:
         """These have ended."""
         self._has_ended[courses] = self._has_told[courses] = True
-        self.is_held[courses] = False
+        self.is_held[courses] = self._is_kept[courses] = False
+
+    def keep(self, courses: NDArray[np.int64]) -> None:
+        """These have ended, as far as others are concerned: they come back when all their company has."""
+        self.end(courses)
+        self._is_kept[courses] = True
+
+    def coming_back(self) -> NDArray[np.int64]:
+        """Courses that were kept and whose company has ended."""
+        kept = np.flatnonzero(self._is_kept)
+        under_way = np.bincount(self._company[~self._has_ended], minlength=len(self.keys))
+        coming: NDArray[np.int64] = kept[under_way[self._company[kept]] == 0]
+        return coming
+
+    def take_back(self, courses: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these were kept; they are under way again."""
+        is_back: NDArray[np.bool_] = self._is_kept[courses]
+        self._has_ended[courses[is_back]] = self._is_kept[courses[is_back]] = False
+        return is_back
 
     def tell(self, courses: NDArray[np.int64], ttl: NDArray[np.int16]) -> None:
         """These go on, but how far away they are is known well enough for those who wait for them."""

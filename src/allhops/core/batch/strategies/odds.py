@@ -3,9 +3,9 @@
 Two questions are asked again and again, and answered by counting, for each case apart:
 
 * Does anybody answer *beyond* the last router that did? The case is who that router is (nobody met it before; the end
-  of other paths; the middle of some; one after which others were silent for as long, until somebody answered), how near
-  the nearest known destination is, how many rows are silent already, and how far the row is from where that
-  destination's path ended.
+  of other paths; the middle of some, and whether others were silent for as long there until somebody answered, or for
+  one row less), how near the nearest known destination is, how many rows are silent already, and how far the row is
+  from where that destination's path ended.
 * Does this flow meet *another* router than others did, where they came by (looks.py)? That shows the branches of a load
   balancer. The case is how many flows have met the one that is known, and whether it is a branch, or silent.
 
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 Case: TypeAlias = "tuple[NDArray[np.int64], ...]"
 """Index of a case, of each of n rows; see `beyond_case`."""
 
-NEW_ROUTER, LAST_ROUTER, INNER_ROUTER, LEAPT_ROUTER = range(4)
-"""Standing of the last router that answered: first met by this course; where no other path went on; where one did, and
-where one did after as many silent rows, or more."""
-STANDINGS = 4
-CLOSENESS_BOUNDS = (1, 3)
+NEW_ROUTER, LAST_ROUTER, INNER_ROUTER, NEARLY_LEAPT_ROUTER, LEAPT_ROUTER = range(5)
+"""Standing of the last router that answered, for a row beyond it: first met by this course; where no other path went
+on; where one did; where one did and was heard in the row right before this one; and in this one, or farther on, with
+nothing but silence before."""
+STANDINGS = 5
+CLOSENESS_BOUNDS = (1, 4)
 CLOSENESSES = 3
-"""By how many bits fewer than usual the nearest neighbour has in common: 0, 1 or 2, more."""
+"""By how many bits fewer than usual the nearest neighbour has in common: 0, 1 to 3, more."""
 MOST_SILENT = 6
 """Rows below the one in question that are silent, that one included; more count as so many."""
 LEAST_OFFSET, OFFSETS = -3, 8
