@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from allhops.core.harvest import Harvest
     from tests.groups import Destination
 
+TOO_SMALL = UsageError("size must be at least 36")
 MANY = "".join(f"192.0.2.{last}\n" for last in range(1, 41))
 
 
@@ -309,13 +310,79 @@ def test_standard_output_by_its_name_is_no_file_of_results(listed: Path) -> None
 def test_what_no_destination_can_have_is_all_that_is_said(
     error: Exception, tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    _refuse(monkeypatch, error)
+    assert main(["batch", str(listed), "-o", str(tmp_path / "out.jsonl")]) in (2, 3)
+    assert capfd.readouterr().err == f"allhops: {error}\n"
+
+
+def _refuse(monkeypatch: pytest.MonkeyPatch, error: Exception = TOO_SMALL) -> None:
+    """An engine that finds out with the first destination that none can be traced."""
+
     async def refuse(self: StandIn, window: object) -> AsyncGenerator[Harvest, None]:
         raise error
         yield
 
     monkeypatch.setattr(StandIn, "_ended", refuse)
-    assert main(["batch", str(listed), "-o", str(tmp_path / "out.jsonl")]) in (2, 3)
-    assert capfd.readouterr().err == f"allhops: {error}\n"
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_run_that_is_refused_leaves_nothing(
+    name: str,
+    force: list[str],
+    is_file: bool,
+    tmp_path: Path,
+    listed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    reader = listed.open()
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdin", reader)
+        _refuse(patched)
+        assert main(["batch", str(listed) if is_file else "-", "-o", str(tmp_path / name), *force]) == 2
+    assert capfd.readouterr().err == "allhops: size must be at least 36\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+    assert main(["batch", str(listed), "-o", str(tmp_path / name)]) == 0
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.usefixtures("capfd")
+def test_a_list_in_another_encoding_leaves_nothing(name: str, tmp_path: Path, listed: Path) -> None:
+    listed.write_text(MANY, encoding="utf-16")
+    assert main(["batch", str(listed), "-o", str(tmp_path / name)]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.usefixtures("capfd")
+def test_a_run_that_is_refused_takes_nothing_away_that_was_there(
+    name: str, tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["batch", str(listed), "-o", str(tmp_path / name)]
+    with monkeypatch.context() as patched:
+        patched.setattr(StandIn, "_reason", _stop_after(3))
+        assert main(command) == 130
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    with monkeypatch.context() as patched:
+        _refuse(patched)
+        assert main(command) == 2
+        assert main([*command, "--resume"]) == 2
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert main([*command, "--resume"]) == 0
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.usefixtures("capfd")
+def test_a_run_that_is_refused_keeps_what_it_has_told(
+    name: str, tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed.write_text("x y\n" + MANY)
+    _refuse(monkeypatch)
+    assert main(["batch", str(listed), "-o", str(tmp_path / name)]) == 2
+    kept = tmp_path / name if name.endswith(".jsonl") else tmp_path / f"{name}.parts" / "part-000001.arrow"
+    assert b"x y" in kept.read_bytes()
 
 
 def test_exclusions_that_cannot_be_read(tmp_path: Path, listed: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -572,6 +639,19 @@ def test_a_full_disk_keeps_whole_lines_and_is_gone_on_with(
     assert len(opened.fed) < 40
     assert main([*command, "--resume"]) == 0
     assert Counter(names_in(out)) == Counter(MANY.split())
+
+
+def test_a_disk_without_room_for_what_was_asked_for(
+    tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    out = tmp_path / "out.jsonl"
+    assert main(["batch", str(listed), "-o", str(out)]) == 74
+    assert capfd.readouterr().err == f"allhops: cannot write {out}.run: No space left on device\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
 
 
 def test_what_is_on_the_disk_need_not_be_in_memory(

@@ -182,6 +182,8 @@ class BatchRun:
             await ticker  # cancelled it would leave a thread in the middle of a write
             self._console.clear()
             await self._close()
+            if self._is_in_vain:
+                self._opened.take_back()
             self._report()
         if self._failure is not None:
             raise self._failure
@@ -256,8 +258,9 @@ class BatchRun:
         self._destinations.stop()
 
     async def _close(self) -> None:
+        is_complete = self._is_done() or not (self._opened.is_resumable or self._is_in_vain)
         try:
-            await self._output.close(is_complete=self._is_done() or not self._opened.is_resumable)
+            await self._output.close(is_complete=is_complete)
         except (FileError, OutputError) as failure:
             self._failure = self._failure or failure
 
@@ -276,6 +279,11 @@ class BatchRun:
             self._console.say(f"{unread:,} more destinations of the list were not begun")
         if self._opened.is_resumable and not self._is_done():
             self._console.say("the same command with --resume does the rest")
+
+    @property
+    def _is_in_vain(self) -> bool:
+        """Whether it was refused before there was any result, so that the next try need not be told from this one."""
+        return self._is_refused and not (self._done or self._accounts.bad or self._accounts.unresolved)
 
     def _is_done(self) -> bool:
         return self._failure is None and self._destinations.is_exhausted and self._done == self._accounts.traced

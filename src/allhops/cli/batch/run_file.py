@@ -39,14 +39,19 @@ class RunFile:
     version: str = __version__
 
     def write(self, path: str) -> None:
-        """Put it in its place in one step. Raises: OSError."""
+        """Put it in its place in one step. Raises: OSError; then nothing is left of it."""
         draft = f"{path}.new"
-        with open(draft, "w", encoding="utf-8") as file:
-            json.dump({"schema": SCHEMA, **asdict(self)}, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        try:
+            with open(draft, "w", encoding="utf-8") as file:
+                json.dump({"schema": SCHEMA, **asdict(self)}, file, indent=1)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except OSError:
+            with suppress(OSError):  # where it could not even be made
+                os.unlink(draft)
+            raise
         sync_directory(path)
 
     def fingerprint(self) -> dict[str, str]:
