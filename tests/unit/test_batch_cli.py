@@ -216,7 +216,7 @@ def test_every_line_is_accounted_for(tmp_path: Path, capfd: pytest.CaptureFixtur
     }
     junk, destinations, probes, found = err.splitlines()
     assert junk == "allhops: line 3: 'junk junk': one destination a line, and nothing behind it but a # comment"
-    assert destinations == "allhops: 8 destinations: 4 traced, 1 duplicates, 1 no destination, 2 excluded"
+    assert destinations == "allhops: 8 destinations: 4 traced, 1 duplicate, 1 no destination, 2 excluded"
     assert probes == "allhops: 8 probes = 8 answered + 0 timed out + 0 local errors + 0 cancelled"
     assert found.startswith("allhops: 5 addresses and 4 links found in ")
 
@@ -785,7 +785,7 @@ def test_a_table_is_gone_on_with(
     records = {(row["destination"], row["position"], row["error"]) for row in rows}
     assert sorted(position for _, position, _ in records) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10]
     assert main([*command, "--resume"]) == 1
-    assert "11 destinations: 0 traced, 10 finished before, 1 duplicates\n" in capfd.readouterr().err
+    assert "11 destinations: 0 traced, 10 finished before, 1 duplicate\n" in capfd.readouterr().err
 
 
 def _stop_after(count: int) -> Callable[[StandIn, Destination], StopReason]:

@@ -23,6 +23,7 @@ from allhops.cli.batch.report import Pace, progress, summary
 from allhops.cli.batch.sieve import Sieve
 from allhops.cli.batch.source import Source
 from allhops.cli.batch.tally import Tally
+from allhops.cli.counted import counted
 from allhops.cli.loop import Signals, run_in_loop
 from allhops.cli.status import Status
 from allhops.cli.streams import OutputError
@@ -276,7 +277,8 @@ class BatchRun:
         for sentence in summary(self._accounts, self._done, self._local_errors, stats, self._tally, elapsed_s):
             self._console.say(sentence)
         if not self._destinations.is_exhausted and (unread := (self._total or 0) - self._accounts.total) > 0:
-            self._console.say(f"{unread:,} more destinations of the list were not begun")
+            rest = counted(unread, "more destination of the list was", "more destinations of the list were")
+            self._console.say(f"{rest} not begun")
         if self._opened.is_resumable and not self._is_done():
             self._console.say("the same command with --resume does the rest")
 
