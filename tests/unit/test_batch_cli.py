@@ -448,24 +448,27 @@ def test_a_file_that_exists_is_refused_resumed_or_begun_anew(
 
 
 DIFFERENT = [
-    (["-q", "1"], "-q/--attempts is 1 and was 3"),
-    (["--strategy", "frugal"], "--strategy is frugal and was auto"),
-    (["--shard", "1/2"], "--shard is 1/2 and was 1/1"),
-    (["--seed", "8"], "--seed is 8 and was not given"),
+    (["-q", "1"], "-q/--attempts was 3 and is now 1"),
+    (["--strategy", "frugal"], "--strategy was auto and is now frugal"),
+    (["--shard", "1/2"], "--shard was 1/1 and is now 1/2"),
+    (["--seed", "8"], "--seed was not given and is now 8"),
     (["--exclude", "/dev/null"], "--exclude is another one"),
-    (["-I"], "-p/--port is not given and was 33434; protocol is icmp and was udp"),
+    (["-I"], "protocol was udp and is now icmp; -p/--port was 33434 and is now not given"),
 ]
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 @pytest.mark.parametrize(("options", "difference"), DIFFERENT)
 def test_other_options_are_refused(
-    options: list[str], difference: str, tmp_path: Path, listed: Path, capfd: pytest.CaptureFixture[str]
+    options: list[str], difference: str, name: str, tmp_path: Path, listed: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out.jsonl"
+    out = tmp_path / name
     assert main(["batch", str(listed), "-o", str(out)]) == 0
     capfd.readouterr()
     assert main(["batch", str(listed), "-o", str(out), "--resume", *options]) == 2
-    sentence = f"{out} was begun differently: {difference}; --force begins anew"
+    sentence = (
+        f"{out} cannot be resumed, it was begun otherwise: {difference}: ask for the same, or choose another file"
+    )
     assert capfd.readouterr().err == f"allhops: {sentence}\n"
 
 
@@ -774,7 +777,7 @@ def test_a_table_is_gone_on_with(
     assert main([*command, "--resume", "-m", "9"]) == 2
     assert "-m/--max-ttl was 30 and is now 9" in capfd.readouterr().err
     assert main([*command, "--resume", "--seed", "8"]) == 2
-    assert "begun otherwise: seed was not given and is now 8: " in capfd.readouterr().err
+    assert "begun otherwise: --seed was not given and is now 8: " in capfd.readouterr().err
     listed.write_text(MIXED + "192.0.2.77\n")
     assert main([*command, "--resume"]) == 2
     assert "begun otherwise: the list is another one: " in capfd.readouterr().err

@@ -22,6 +22,7 @@ from allhops.cli.batch.run_file import SUFFIX, read_run_file, requested, sync_di
 from allhops.cli.batch.sieve import Known
 from allhops.cli.streams import OutputError, descriptor_of
 from allhops.errors import UsageError
+from allhops.output.begun import check_same
 
 if TYPE_CHECKING:
     from allhops.cli.batch.arguments import BatchRequest
@@ -94,8 +95,7 @@ def _begun(request: BatchRequest, asked: RunFile, path: str) -> Opened:
 
 def _resumed(asked: RunFile, path: str) -> Opened:
     """The file of a run that was cut short."""
-    if differences := asked.differences(read_run_file(path + SUFFIX)):
-        raise UsageError(f"{path} was begun differently: {'; '.join(differences)}; --force begins anew")
+    check_same(path, read_run_file(path + SUFFIX).fingerprint(), asked.fingerprint())
     descriptor = open_alone(path, anew=False)
     finished, size = read_json_lines(descriptor, path)
     return Opened(JsonLinesFile(descriptor, path, size), True, finished.known, finished.failures)
