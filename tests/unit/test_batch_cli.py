@@ -747,6 +747,17 @@ def test_a_computed_internet(listed: Path, monkeypatch: pytest.MonkeyPatch, capf
     assert sent == answered + sum(lost) > 0
 
 
+def test_a_size_that_no_probe_can_have_is_refused_before_anything_is_made(
+    tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.undo()
+    out = tmp_path / "out.jsonl"
+    assert main(["batch", "--simulate", "synthetic:1", "--size", "20", "-o", str(out), str(listed)]) == 2
+    sentence = "--size must be at least 36 for udp over IPv4, not 20: the probe's name has to fit"
+    assert capfd.readouterr().err == f"allhops: {sentence}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+
+
 def test_what_was_not_begun_is_owned_up_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

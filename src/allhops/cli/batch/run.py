@@ -13,6 +13,7 @@ import time
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
+from allhops.cli.arguments import in_letters
 from allhops.cli.batch.arguments import PARQUET
 from allhops.cli.batch.console import Console
 from allhops.cli.batch.destinations import Destinations
@@ -51,15 +52,18 @@ _INTERRUPTED = STOP_REASONS.index(StopReason.INTERRUPTED)
 
 
 def open_engine(request: BatchRequest) -> Engine:
-    """The real one, not open yet."""
-    return Batch(
-        request.options,
-        strategy=request.strategy,
-        rate_pps=request.rate_pps,
-        seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
-        wire=None if request.simulate is None else _simulated(request.simulate),
-        backend=request.backend,
-    )
+    """The real one, not open yet. Raises: UsageError."""
+    try:
+        return Batch(
+            request.options,
+            strategy=request.strategy,
+            rate_pps=request.rate_pps,
+            seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
+            wire=None if request.simulate is None else _simulated(request.simulate),
+            backend=request.backend,
+        )
+    except UsageError as error:
+        raise UsageError(in_letters(str(error))) from None
 
 
 def _simulated(seed: int) -> Wire:
