@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Unpack
 
 from allhops.core.batch.strategies import BATCH_STRATEGIES
+from allhops.core.plan import check_size
 from allhops.errors import UsageError
 from allhops.net.many import TraceMany
 from allhops.net.prober import Prober
+from allhops.net.source import check_source
 from allhops.options import BATCH_RATE_PPS, TraceOptions
 
 if TYPE_CHECKING:
@@ -72,9 +74,14 @@ def trace_many(
     if seed is not None and not (isinstance(seed, int) and seed >= 0):
         raise UsageError(f"seed must be a whole number from 0 on, not {seed!r}")
 
+    def open_prober() -> Prober:
+        check_size(asked)
+        check_source(asked)  # as a batch does: what no destination can have is no matter of each of them
+        return Prober(rate_pps=rate_pps)
+
     def open_batch(name: str) -> Batch:
         from allhops.net.batch.engine import Batch  # numpy: 90 ms that few destinations need not pay
 
         return Batch(asked, strategy=name, rate_pps=rate_pps, seed=seed)
 
-    return TraceMany(lambda: Prober(rate_pps=rate_pps), destinations, asked, open_batch=open_batch, strategy=strategy)
+    return TraceMany(open_prober, destinations, asked, open_batch=open_batch, strategy=strategy)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from allhops.core.lanes import Block
     from allhops.model import Trace
     from allhops.net.batch.wire import Way
+    from allhops.options import TraceKeywords
 
 OPTIONS = TraceOptions(attempts=1, timeout=0.4)
 
@@ -221,6 +222,31 @@ def test_a_rate_that_cannot_be_is_refused(rate: float) -> None:
 def test_what_is_for_single_traces_is_refused(options: TraceOptions) -> None:
     with pytest.raises(UsageError, match="single traces"):
         Batch(options)
+
+
+@pytest.mark.parametrize("size", [1, 35])
+@pytest.mark.parametrize("ip_version", [None, 4, 6])
+def test_a_size_that_no_probe_can_have_is_refused(size: int, ip_version: int | None) -> None:
+    with pytest.raises(UsageError, match="size must be at least"):
+        Batch(TraceOptions(size=size, ip_version=ip_version))
+    Batch(TraceOptions(size=36))  # IPv4 destinations can have it
+
+
+@pytest.mark.parametrize("destinations", [1, PARALLEL_BELOW])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"size": 20}, "size must be at least 36 for udp over IPv4"),
+        ({"source": "here"}, "source must be an IP address of this machine"),
+        ({"source": "192.0.2.1"}, r"192\.0\.2\.1 is not an address of this machine"),
+        ({"interface": "nowhere0"}, "no interface is named 'nowhere0'"),
+    ],
+)
+async def test_what_no_destination_can_have_is_refused_of_few_and_of_many(
+    options: TraceKeywords, sentence: str, destinations: int
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        await allhops.trace_many(["127.0.0.1"] * destinations, **options)
 
 
 async def test_many_traces_come_in_the_order_of_the_list() -> None:

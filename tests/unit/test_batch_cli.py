@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from allhops.core.harvest import Harvest
     from tests.groups import Destination
 
+TOO_SMALL = UsageError("size must be at least 36")
 MANY = "".join(f"192.0.2.{last}\n" for last in range(1, 41))
 
 
@@ -215,7 +216,7 @@ def test_every_line_is_accounted_for(tmp_path: Path, capfd: pytest.CaptureFixtur
     }
     junk, destinations, probes, found = err.splitlines()
     assert junk == "allhops: line 3: 'junk junk': one destination a line, and nothing behind it but a # comment"
-    assert destinations == "allhops: 8 destinations: 4 traced, 1 duplicates, 1 no destination, 2 excluded"
+    assert destinations == "allhops: 8 destinations: 4 traced, 1 duplicate, 1 no destination, 2 excluded"
     assert probes == "allhops: 8 probes = 8 answered + 0 timed out + 0 local errors + 0 cancelled"
     assert found.startswith("allhops: 5 addresses and 4 links found in ")
 
@@ -309,13 +310,79 @@ def test_standard_output_by_its_name_is_no_file_of_results(listed: Path) -> None
 def test_what_no_destination_can_have_is_all_that_is_said(
     error: Exception, tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    _refuse(monkeypatch, error)
+    assert main(["batch", str(listed), "-o", str(tmp_path / "out.jsonl")]) in (2, 3)
+    assert capfd.readouterr().err == f"allhops: {error}\n"
+
+
+def _refuse(monkeypatch: pytest.MonkeyPatch, error: Exception = TOO_SMALL) -> None:
+    """An engine that finds out with the first destination that none can be traced."""
+
     async def refuse(self: StandIn, window: object) -> AsyncGenerator[Harvest, None]:
         raise error
         yield
 
     monkeypatch.setattr(StandIn, "_ended", refuse)
-    assert main(["batch", str(listed), "-o", str(tmp_path / "out.jsonl")]) in (2, 3)
-    assert capfd.readouterr().err == f"allhops: {error}\n"
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_run_that_is_refused_leaves_nothing(
+    name: str,
+    force: list[str],
+    is_file: bool,
+    tmp_path: Path,
+    listed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    reader = listed.open()
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdin", reader)
+        _refuse(patched)
+        assert main(["batch", str(listed) if is_file else "-", "-o", str(tmp_path / name), *force]) == 2
+    assert capfd.readouterr().err == "allhops: size must be at least 36\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+    assert main(["batch", str(listed), "-o", str(tmp_path / name)]) == 0
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.usefixtures("capfd")
+def test_a_list_in_another_encoding_leaves_nothing(name: str, tmp_path: Path, listed: Path) -> None:
+    listed.write_text(MANY, encoding="utf-16")
+    assert main(["batch", str(listed), "-o", str(tmp_path / name)]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.usefixtures("capfd")
+def test_a_run_that_is_refused_takes_nothing_away_that_was_there(
+    name: str, tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["batch", str(listed), "-o", str(tmp_path / name)]
+    with monkeypatch.context() as patched:
+        patched.setattr(StandIn, "_reason", _stop_after(3))
+        assert main(command) == 130
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    with monkeypatch.context() as patched:
+        _refuse(patched)
+        assert main(command) == 2
+        assert main([*command, "--resume"]) == 2
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert main([*command, "--resume"]) == 0
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.usefixtures("capfd")
+def test_a_run_that_is_refused_keeps_what_it_has_told(
+    name: str, tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed.write_text("x y\n" + MANY)
+    _refuse(monkeypatch)
+    assert main(["batch", str(listed), "-o", str(tmp_path / name)]) == 2
+    kept = tmp_path / name if name.endswith(".jsonl") else tmp_path / f"{name}.parts" / "part-000001.arrow"
+    assert b"x y" in kept.read_bytes()
 
 
 def test_exclusions_that_cannot_be_read(tmp_path: Path, listed: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -381,24 +448,27 @@ def test_a_file_that_exists_is_refused_resumed_or_begun_anew(
 
 
 DIFFERENT = [
-    (["-q", "1"], "-q/--attempts is 1 and was 3"),
-    (["--strategy", "frugal"], "--strategy is frugal and was auto"),
-    (["--shard", "1/2"], "--shard is 1/2 and was 1/1"),
-    (["--seed", "8"], "--seed is 8 and was not given"),
+    (["-q", "1"], "-q/--attempts was 3 and is now 1"),
+    (["--strategy", "frugal"], "--strategy was auto and is now frugal"),
+    (["--shard", "1/2"], "--shard was 1/1 and is now 1/2"),
+    (["--seed", "8"], "--seed was not given and is now 8"),
     (["--exclude", "/dev/null"], "--exclude is another one"),
-    (["-I"], "-p/--port is not given and was 33434; protocol is icmp and was udp"),
+    (["-I"], "protocol was udp and is now icmp; -p/--port was 33434 and is now not given"),
 ]
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 @pytest.mark.parametrize(("options", "difference"), DIFFERENT)
 def test_other_options_are_refused(
-    options: list[str], difference: str, tmp_path: Path, listed: Path, capfd: pytest.CaptureFixture[str]
+    options: list[str], difference: str, name: str, tmp_path: Path, listed: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out.jsonl"
+    out = tmp_path / name
     assert main(["batch", str(listed), "-o", str(out)]) == 0
     capfd.readouterr()
     assert main(["batch", str(listed), "-o", str(out), "--resume", *options]) == 2
-    sentence = f"{out} was begun differently: {difference}; --force begins anew"
+    sentence = (
+        f"{out} cannot be resumed, it was begun otherwise: {difference}: ask for the same, or choose another file"
+    )
     assert capfd.readouterr().err == f"allhops: {sentence}\n"
 
 
@@ -574,6 +644,19 @@ def test_a_full_disk_keeps_whole_lines_and_is_gone_on_with(
     assert Counter(names_in(out)) == Counter(MANY.split())
 
 
+def test_a_disk_without_room_for_what_was_asked_for(
+    tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    out = tmp_path / "out.jsonl"
+    assert main(["batch", str(listed), "-o", str(out)]) == 74
+    assert capfd.readouterr().err == f"allhops: cannot write {out}.run: No space left on device\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+
+
 def test_what_is_on_the_disk_need_not_be_in_memory(
     tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -664,6 +747,17 @@ def test_a_computed_internet(listed: Path, monkeypatch: pytest.MonkeyPatch, capf
     assert sent == answered + sum(lost) > 0
 
 
+def test_a_size_that_no_probe_can_have_is_refused_before_anything_is_made(
+    tmp_path: Path, listed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.undo()
+    out = tmp_path / "out.jsonl"
+    assert main(["batch", "--simulate", "synthetic:1", "--size", "20", "-o", str(out), str(listed)]) == 2
+    sentence = "--size must be at least 36 for udp over IPv4, not 20: the probe's name has to fit"
+    assert capfd.readouterr().err == f"allhops: {sentence}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+
+
 def test_what_was_not_begun_is_owned_up_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -694,7 +788,7 @@ def test_a_table_is_gone_on_with(
     assert main([*command, "--resume", "-m", "9"]) == 2
     assert "-m/--max-ttl was 30 and is now 9" in capfd.readouterr().err
     assert main([*command, "--resume", "--seed", "8"]) == 2
-    assert "begun otherwise: seed was not given and is now 8: " in capfd.readouterr().err
+    assert "begun otherwise: --seed was not given and is now 8: " in capfd.readouterr().err
     listed.write_text(MIXED + "192.0.2.77\n")
     assert main([*command, "--resume"]) == 2
     assert "begun otherwise: the list is another one: " in capfd.readouterr().err
@@ -705,7 +799,7 @@ def test_a_table_is_gone_on_with(
     records = {(row["destination"], row["position"], row["error"]) for row in rows}
     assert sorted(position for _, position, _ in records) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10]
     assert main([*command, "--resume"]) == 1
-    assert "11 destinations: 0 traced, 10 finished before, 1 duplicates\n" in capfd.readouterr().err
+    assert "11 destinations: 0 traced, 10 finished before, 1 duplicate\n" in capfd.readouterr().err
 
 
 def _stop_after(count: int) -> Callable[[StandIn, Destination], StopReason]:

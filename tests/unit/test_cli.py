@@ -434,8 +434,8 @@ def test_replies_that_the_kernel_dropped_are_owned_up_to(
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert out
-    assert (
-        err == "allhops: at least 12 packets came faster than they were read and were lost here: try a lower --rate\n"
+    assert err == (
+        "allhops: at least 12 packets were lost here, which came faster than this machine reads: try a lower --rate\n"
     )
 
 
@@ -523,7 +523,7 @@ def test_stars_of_our_own_making_are_owned_up_to() -> None:
     row = replace(ended.hops[0], probes=(*ended.hops[0].probes, unsent))
     assert what_was_not_sent(ended) is None
     assert (
-        what_was_not_sent(replace(ended, hops=(row,))) == "x: 1 of the stars are this machine's own doing: "
+        what_was_not_sent(replace(ended, hops=(row,))) == "x: 1 of the stars is this machine's own doing: "
         "probes that could not leave, or were out when its network was down"
     )
 

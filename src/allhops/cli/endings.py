@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from allhops.cli.counted import counted
 from allhops.model import ProbeState, ReplyKind, StopReason, Trace
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def what_was_not_sent(trace: Trace) -> str | None:
     if not lost or trace.stop_reason is StopReason.LOCAL_ERROR:
         return None
     return (
-        f"{trace.destination}: {lost} of the stars are this machine's own doing: "
+        f"{trace.destination}: {counted(lost, 'of the stars is', 'of the stars are')} this machine's own doing: "
         "probes that could not leave, or were out when its network was down"
     )
 
@@ -42,7 +43,8 @@ def what_was_dropped(packets: int) -> str | None:
     """One sentence when replies were lost on this machine: a star may then be an answer that nobody read."""
     if not packets:
         return None
-    return f"at least {packets} packets came faster than they were read and were lost here: try a lower --rate"
+    lost = counted(packets, "packet was lost here, which", "packets were lost here, which")
+    return f"at least {lost} came faster than this machine reads: try a lower --rate"
 
 
 def _unreachable(trace: Trace) -> str:

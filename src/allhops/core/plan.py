@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from allhops.errors import UsageError
 from allhops.options import MAX_SIZE
-from allhops.wire.probes import Flow, Template, build_template
+from allhops.wire.probes import LAYOUTS, Flow, Template, build_template
 
 if TYPE_CHECKING:
     from allhops.options import TraceOptions
@@ -40,6 +40,11 @@ def size_of_probe(layout: Layout, options: TraceOptions) -> int:
             f"not {size}: the probe's name has to fit"
         )
     return size
+
+
+def check_size(options: TraceOptions) -> None:
+    """Refuse a size that no destination can have. Raises: UsageError."""
+    size_of_probe(LAYOUTS[options.protocol, options.ip_version or 4], options)  # IPv6 needs more than IPv4
 
 
 @dataclass(frozen=True, kw_only=True)

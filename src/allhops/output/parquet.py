@@ -8,7 +8,6 @@ the columns hold: columns.py, docs/formats.md.
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from allhops.errors import UsageError
+from allhops.output.begun import check_same
 from allhops.output.columns import SCHEMA, stack
 from allhops.output.parts import Parts
 from allhops.output.sheets import Told, rows_of, sheet_of
@@ -43,7 +43,6 @@ HELD_S = 0.5
 which one course is held takes 66 bytes a slot."""
 SECONDS_PER_PART = 2.0
 """What a process that is killed may lose."""
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Finished(NamedTuple):
@@ -162,12 +161,7 @@ class ParquetWriter:
             raise UsageError(
                 f"{self._path} is there already, or parts of it: resume goes on with it, force writes over it"
             )
-        differences = _differences(self._files.fingerprint(files[0]), self._fingerprint)
-        if differences:
-            raise UsageError(
-                f"{self._path} cannot be resumed, it was begun otherwise: {'; '.join(differences)}: "
-                "ask for the same, or choose another file"
-            )
+        check_same(self._path, self._files.fingerprint(files[0]), self._fingerprint)
 
     def _gather(self, told: Harvest | Told) -> None:
         now, rows = self._clock(), rows_of(told)
@@ -209,15 +203,3 @@ class ParquetWriter:
         """In the thread: most of it is numpy's and pyarrow's, which let the event loop run meanwhile."""
         whole = stack([sheet.result() for sheet in sheets])
         self._parts.add(lambda file: self._files.write_part(file, whole))
-
-
-def _differences(begun: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:
-    """What is not the same, each as a few words; digests are not told, for nobody compares them by eye."""
-    found = []
-    for key in (*begun, *(key for key in asked if key not in begun)):
-        then, now = begun.get(key, "not given"), asked.get(key, "not given")
-        if then == now:
-            continue
-        is_digest = _DIGEST.fullmatch(then) or _DIGEST.fullmatch(now)
-        found.append(f"the {key} is another one" if is_digest else f"{key} was {then} and is now {now}")
-    return found

@@ -9,6 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from allhops.cli.counted import counted
 from allhops.cli.streams import complain
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Console:
     def sum_complaints(self) -> None:
         """Own up to those that were not told."""
         if self._complaints > MAX_COMPLAINTS:
-            self.say(f"{self._complaints - MAX_COMPLAINTS:,} more lines like these")
+            self.say(counted(self._complaints - MAX_COMPLAINTS, "more line like these", "more lines like these"))
 
     def progress(self, text: Callable[[], str]) -> None:
         """Write over the last line."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from allhops.cli.batch.arguments import PARQUET
@@ -21,6 +22,7 @@ from allhops.cli.batch.run_file import SUFFIX, read_run_file, requested, sync_di
 from allhops.cli.batch.sieve import Known
 from allhops.cli.streams import OutputError, descriptor_of
 from allhops.errors import UsageError
+from allhops.output.begun import check_same
 
 if TYPE_CHECKING:
     from allhops.cli.batch.arguments import BatchRequest
@@ -42,6 +44,14 @@ class Opened(NamedTuple):
     """By the run that is resumed."""
     failures: int = 0
     """Of those, how many could not be traced."""
+    made: tuple[str, ...] = ()
+    """Files and directories of this run alone, which may go as long as they hold no result."""
+
+    def take_back(self) -> None:
+        """Leave no trace of a run without results, whose output is closed."""
+        for path in self.made:
+            with suppress(OSError):  # such as a directory that is not empty
+                (os.rmdir if os.path.isdir(path) else os.unlink)(path)
 
 
 def open_output(request: BatchRequest, list_sha256: str | None, excluded: bytes | None) -> Opened:
@@ -64,10 +74,10 @@ def open_output(request: BatchRequest, list_sha256: str | None, excluded: bytes 
         return _parquet(request, asked, path)
     if request.resume and os.path.exists(path):
         return _resumed(asked, path)
-    return _begun(asked, path)
+    return _begun(request, asked, path)
 
 
-def _begun(asked: RunFile, path: str) -> Opened:
+def _begun(request: BatchRequest, asked: RunFile, path: str) -> Opened:
     """A new file, or an old one made new."""
     if os.path.exists(path):  # whatever happens next, old results must not stand beside the new FILE.run
         os.close(open_alone(path, anew=True))
@@ -79,13 +89,13 @@ def _begun(asked: RunFile, path: str) -> Opened:
         raise FileError(path + SUFFIX, error) from error
     output = JsonLinesFile(open_alone(path, anew=True), path, 0)
     sync_directory(path)
-    return Opened(output, asked.list_sha256 is not None, Known())
+    made = () if request.resume else (path, path + SUFFIX)
+    return Opened(output, asked.list_sha256 is not None, Known(), made=made)
 
 
 def _resumed(asked: RunFile, path: str) -> Opened:
     """The file of a run that was cut short."""
-    if differences := asked.differences(read_run_file(path + SUFFIX)):
-        raise UsageError(f"{path} was begun differently: {'; '.join(differences)}; --force begins anew")
+    check_same(path, read_run_file(path + SUFFIX).fingerprint(), asked.fingerprint())
     descriptor = open_alone(path, anew=False)
     finished, size = read_json_lines(descriptor, path)
     return Opened(JsonLinesFile(descriptor, path, size), True, finished.known, finished.failures)
@@ -103,7 +113,8 @@ def _parquet(request: BatchRequest, asked: RunFile, path: str) -> Opened:
         finished.settle()
     except OSError as error:
         raise FileError(path, error) from error
-    return Opened(ParquetFile(writer, path), asked.list_sha256 is not None, finished.known, finished.failures)
+    output, made = ParquetFile(writer, path), () if request.resume else (path + _PARTS,)
+    return Opened(output, asked.list_sha256 is not None, finished.known, finished.failures, made)
 
 
 def _standard_output() -> int:

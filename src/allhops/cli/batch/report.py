@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from allhops.cli.counted import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -54,36 +56,37 @@ def summary(
 
     Of those that are `done`, `local_errors` could not be traced.
     """
-    yield f"{accounts.total:,} destinations: " + ", ".join(_destinations(accounts, done, local_errors))
+    yield f"{counted(accounts.total, 'destination')}: " + ", ".join(_destinations(accounts, done, local_errors))
     yield (
-        f"{stats.sent:,} probes = {stats.answered:,} answered + {stats.timed_out:,} timed out + "
-        f"{stats.local_error:,} local errors + {stats.cancelled:,} cancelled"
+        f"{counted(stats.sent, 'probe')} = {stats.answered:,} answered + {stats.timed_out:,} timed out + "
+        f"{counted(stats.local_error, 'local error')} + {stats.cancelled:,} cancelled"
     )
     if stats.kernel_drops:
-        yield f"{stats.kernel_drops:,} replies were lost in this machine's own buffers: try a lower --rate"
+        lost = counted(stats.kernel_drops, "reply was", "replies were")
+        yield f"{lost} lost in this machine's own buffers: try a lower --rate"
     if stats.full_queues:
-        yield f"the send queue was full {stats.full_queues:,} times, which delays probes and loses none"
+        yield f"the send queue was full {counted(stats.full_queues, 'time')}, which delays probes and loses none"
     pace = stats.sent / elapsed_s if elapsed_s > 0 else 0.0
     yield (
-        f"{tally.addresses} addresses and {tally.links} links found in {_duration(elapsed_s)}, "
-        f"{pace:,.0f} probes/s on average"
+        f"{tally.addresses.counted('address', 'addresses')} and {tally.links.counted('link')} found "
+        f"in {_duration(elapsed_s)}, {pace:,.0f} probes/s on average"
     )
 
 
 def _destinations(accounts: Accounts, done: int, local_errors: int) -> Iterator[str]:
     yield f"{done - local_errors:,} traced"
-    for count, what in (
+    for count, one, *many in (
         (local_errors, "could not be traced"),
         (accounts.traced - done, "cut short"),
         (accounts.resumed, "finished before"),
-        (accounts.duplicates, "duplicates"),
+        (accounts.duplicates, "duplicate", "duplicates"),
         (accounts.bad, "no destination"),
         (accounts.unresolved, "without an address"),
         (accounts.excluded, "excluded"),
-        (accounts.other_shards, "in other shards"),
+        (accounts.other_shards, "in another shard", "in other shards"),
     ):
         if count:
-            yield f"{count:,} {what}"
+            yield counted(count, one, *(many or [one]))
 
 
 def _duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ import time
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
+from allhops.cli.arguments import in_letters
 from allhops.cli.batch.arguments import PARQUET
 from allhops.cli.batch.console import Console
 from allhops.cli.batch.destinations import Destinations
@@ -23,6 +24,7 @@ from allhops.cli.batch.report import Pace, progress, summary
 from allhops.cli.batch.sieve import Sieve
 from allhops.cli.batch.source import Source
 from allhops.cli.batch.tally import Tally
+from allhops.cli.counted import counted
 from allhops.cli.loop import Signals, run_in_loop
 from allhops.cli.status import Status
 from allhops.cli.streams import OutputError
@@ -50,15 +52,18 @@ _INTERRUPTED = STOP_REASONS.index(StopReason.INTERRUPTED)
 
 
 def open_engine(request: BatchRequest) -> Engine:
-    """The real one, not open yet."""
-    return Batch(
-        request.options,
-        strategy=request.strategy,
-        rate_pps=request.rate_pps,
-        seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
-        wire=None if request.simulate is None else _simulated(request.simulate),
-        backend=request.backend,
-    )
+    """The real one, not open yet. Raises: UsageError."""
+    try:
+        return Batch(
+            request.options,
+            strategy=request.strategy,
+            rate_pps=request.rate_pps,
+            seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
+            wire=None if request.simulate is None else _simulated(request.simulate),
+            backend=request.backend,
+        )
+    except UsageError as error:
+        raise UsageError(in_letters(str(error))) from None
 
 
 def _simulated(seed: int) -> Wire:
@@ -182,6 +187,8 @@ class BatchRun:
             await ticker  # cancelled it would leave a thread in the middle of a write
             self._console.clear()
             await self._close()
+            if self._is_in_vain:
+                self._opened.take_back()
             self._report()
         if self._failure is not None:
             raise self._failure
@@ -256,8 +263,9 @@ class BatchRun:
         self._destinations.stop()
 
     async def _close(self) -> None:
+        is_complete = self._is_done() or not (self._opened.is_resumable or self._is_in_vain)
         try:
-            await self._output.close(is_complete=self._is_done() or not self._opened.is_resumable)
+            await self._output.close(is_complete=is_complete)
         except (FileError, OutputError) as failure:
             self._failure = self._failure or failure
 
@@ -273,9 +281,15 @@ class BatchRun:
         for sentence in summary(self._accounts, self._done, self._local_errors, stats, self._tally, elapsed_s):
             self._console.say(sentence)
         if not self._destinations.is_exhausted and (unread := (self._total or 0) - self._accounts.total) > 0:
-            self._console.say(f"{unread:,} more destinations of the list were not begun")
+            rest = counted(unread, "more destination of the list was", "more destinations of the list were")
+            self._console.say(f"{rest} not begun")
         if self._opened.is_resumable and not self._is_done():
             self._console.say("the same command with --resume does the rest")
+
+    @property
+    def _is_in_vain(self) -> bool:
+        """Whether it was refused before there was any result, so that the next try need not be told from this one."""
+        return self._is_refused and not (self._done or self._accounts.bad or self._accounts.unresolved)
 
     def _is_done(self) -> bool:
         return self._failure is None and self._destinations.is_exhausted and self._done == self._accounts.traced

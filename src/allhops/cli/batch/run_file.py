@@ -39,48 +39,32 @@ class RunFile:
     version: str = __version__
 
     def write(self, path: str) -> None:
-        """Put it in its place in one step. Raises: OSError."""
+        """Put it in its place in one step. Raises: OSError; then nothing is left of it."""
         draft = f"{path}.new"
-        with open(draft, "w", encoding="utf-8") as file:
-            json.dump({"schema": SCHEMA, **asdict(self)}, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        try:
+            with open(draft, "w", encoding="utf-8") as file:
+                json.dump({"schema": SCHEMA, **asdict(self)}, file, indent=1)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except OSError:
+            with suppress(OSError):  # where it could not even be made
+                os.unlink(draft)
+            raise
         sync_directory(path)
 
     def fingerprint(self) -> dict[str, str]:
-        """The same as words, for a file of results that says it itself; without what was not given."""
+        """The same as words, for users and for a file of results that says it itself; without what was not given."""
         said = {
+            "the list": self.list_sha256,
+            "--exclude": self.exclude_sha256,
+            "--strategy": self.strategy,
+            "--shard": self.shard,
+            "--seed": self.seed,
             **{option_of(name): value for name, value in self.options.items()},
-            "list": self.list_sha256,
-            "exclude": self.exclude_sha256,
-            "strategy": self.strategy,
-            "shard": self.shard,
-            "seed": self.seed,
         }
         return {name: str(value) for name, value in said.items() if value is not None}
-
-    def differences(self, before: RunFile) -> list[str]:
-        """How it differs from the run that was begun, a few words each."""
-        found = []
-        if self.list_sha256 != before.list_sha256:
-            found.append("the list is another one")
-        if self.exclude_sha256 != before.exclude_sha256:
-            found.append("--exclude is another one")
-        for name in ("strategy", "shard", "seed"):
-            mine, its = getattr(self, name), getattr(before, name)
-            if mine != its:
-                found.append(f"--{name} is {_shown(mine)} and was {_shown(its)}")
-        for name in sorted(self.options.keys() | before.options.keys()):
-            now, then = self.options.get(name), before.options.get(name)
-            if now != then:
-                found.append(f"{option_of(name)} is {_shown(now)} and was {_shown(then)}")
-        return found
-
-
-def _shown(value: object) -> str:
-    return "not given" if value is None else str(value)
 
 
 def requested(request: BatchRequest, list_sha256: str | None, excluded: bytes | None) -> RunFile:

@@ -12,6 +12,7 @@ import numpy as np
 
 from allhops.cli.batch.keyset import KeySet
 from allhops.cli.batch.shard import mixed
+from allhops.cli.counted import counted
 from allhops.core.answers import packed_responders
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ class Distinct:
     def _largest(self) -> np.uint64:
         return np.uint64((1 << (64 - self._halvings)) - 1)
 
-    def __str__(self) -> str:
-        return f"{self.count:,}" if self.is_exact else f"about {self.count:,}"
+    def counted(self, one: str, many: str | None = None) -> str:
+        """How many, with their noun as in `counted`."""
+        return counted(self.count, one, many) if self.is_exact else f"about {counted(self.count, one, many)}"
 
 
 class Tally:

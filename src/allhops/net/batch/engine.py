@@ -22,6 +22,7 @@ from allhops.core.batch.window import Tally
 from allhops.core.harvest import Harvest
 from allhops.core.ledger import Counters
 from allhops.core.pacer import Pacer
+from allhops.core.plan import check_size
 from allhops.errors import UsageError
 from allhops.net.batch.choose import open_wire
 from allhops.net.batch.drop_watch import DropWatch
@@ -326,3 +327,4 @@ def _check(options: TraceOptions, rate_pps: float | None) -> None:
         raise UsageError("discover_mtu is for single traces: drop it, or trace fewer destinations")
     if options.source_port is not None:
         raise UsageError("source_port is for single traces: a batch holds a port for each of its windows")
+    check_size(options)
