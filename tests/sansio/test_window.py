@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from allhops.core.batch.strategies import batch_strategy
+from allhops.core.batch.strategies import Asked, batch_strategy
+from allhops.core.batch.strategies.parallel import Parallel
 from allhops.core.batch.waiting import NO_TURN, SPACING_S, Turn, Waiting
 from allhops.core.lanes import Ring
 from allhops.core.lanes.scalar import ScalarLane
@@ -24,7 +25,9 @@ from allhops.testing.virtual_batch import VirtualBatch
 from benchmarks.replies import changed, error_about
 
 if TYPE_CHECKING:
+    from allhops.core.batch.survey import Survey
     from allhops.core.lanes import Block
+    from allhops.core.plan import Plan
     from allhops.model import Address, Trace
     from allhops.testing.scenario import Scenario
 
@@ -242,6 +245,27 @@ def test_stopping_waits_for_what_is_out_and_sends_nothing_more() -> None:
     tally = batch.tally
     assert tally.sent == tally.answered + tally.timed_out
     assert tally.cancelled == 0
+
+
+class Keeping(Parallel):
+    """Looks twice at everybody."""
+
+    def proceed(self, plan: Plan, survey: Survey) -> Asked:
+        asked = super().proceed(plan, survey)
+        return Asked(asked.slots, np.zeros_like(asked.done), may_end=asked.done)
+
+
+def test_whoever_is_kept_for_a_second_look_has_ended_when_there_is_none() -> None:
+    scenario, addresses = world(4, silent_destination_share=1.0)
+    batch = VirtualBatch(Internet(scenario), addresses, Keeping(), TraceOptions(), lane=ScalarLane, rate_pps=20_000)
+    while not batch.sent or batch.window.waiting or batch.window.in_flight:
+        batch.beat()
+    assert batch.window.open_courses == DESTINATIONS
+    batch.window.stop_sending(batch.now)
+    batch.run()
+    reasons = {trace.stop_reason for trace in traces_of(batch)}
+    assert StopReason.INTERRUPTED not in reasons
+    assert StopReason.GAP_LIMIT in reasons
 
 
 def test_an_interrupt_cancels_what_is_out() -> None:

@@ -261,10 +261,11 @@ class Window(Generic[Replies]):
         known = survey(self.plan, self.ledger, courses)
         asked = self._strategy.proceed(self.plan, known)
         if self._stopping:
-            if asked.done.any():
-                self._end(known.part(asked.done), now)
-            if not asked.done.all():
-                self._end(known.part(~asked.done), now, interrupted=True)
+            has_ended = asked.done if asked.may_end is None else asked.may_end
+            if has_ended.any():
+                self._end(known.part(has_ended), now)
+            if not has_ended.all():
+                self._end(known.part(~has_ended), now, interrupted=True)
             return
         if asked.again is not None:
             self._touch(asked.again)

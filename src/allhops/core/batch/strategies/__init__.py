@@ -26,6 +26,8 @@ class Asked(NamedTuple):
     done: NDArray[bool_]
     """(n,), one for each course that the strategy was asked about: it ends. Those that are not done and have no slots
     are held back."""
+    may_end: NDArray[bool_] | None = None
+    """(n,): which of them could end as they are, should nothing more be sent; None: those that are done."""
     again: NDArray[int64] | None = None
     """(k,): courses held back that it wants to be asked about once more; None for none."""
 

@@ -173,7 +173,8 @@ class _Window:
             self._tell(survey, done, beyond)
         if done.any() or self._manner.is_hasty:
             slots.append(self._starts(self.neighbours.release()))
-        return Asked(np.concatenate(slots), done & ~kept, self.neighbours.coming_back() if done.any() else None)
+        coming_back = self.neighbours.coming_back() if done.any() else None
+        return Asked(np.concatenate(slots), done & ~kept, done | is_back, coming_back)
 
     def inherited(self, survey: Survey) -> Inheritance | None:
         """As the strategy's."""
