@@ -30,6 +30,7 @@ BOTH = pytest.mark.parametrize("version", [4, 6])
 SO_TIMESTAMPNS = 35
 RTT_TOLERANCE_NS = 300_000
 REPLY_SECONDS = 2.0
+TRIES = 100
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +79,16 @@ def test_every_ttl_shows_its_responder_at_its_time(lab: Lab, version: int) -> No
     destination = lab.destinations[version]
     with lab.enter(), icmp_socket(version) as made:
         for hop in lab.internet.truth(destination):
-            fastest = 10**12
-            for _ in range(5):  # what else this machine does can only make a reply late
+            for _ in range(TRIES):  # what else this machine does can only make a reply late
                 sent_ns = udp_probe(destination, hop.ttl)
                 responder, received_ns = reply(made)
                 assert responder == str(hop.address)
-                fastest = min(fastest, received_ns - sent_ns)
-            assert 0 <= fastest - hop.rtt_ns < RTT_TOLERANCE_NS
+                late_ns = received_ns - sent_ns - hop.rtt_ns
+                assert late_ns >= 0
+                if late_ns < RTT_TOLERANCE_NS:
+                    break
+            else:
+                pytest.fail(f"TTL {hop.ttl} is always late")
 
 
 @BOTH
